@@ -1,0 +1,1 @@
+"""Infrastructure that knows no model: registries, communication, events, logging, files, errors."""

@@ -1,0 +1,240 @@
+"""Loggers: set-up for the console and files, calls that thin themselves out, small tables."""
+
+import atexit
+import functools
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tabulate import tabulate
+from termcolor import colored
+
+from .errors import UserError
+from .file_io import PathManager
+
+__all__ = [
+    "Counter",
+    "colored",
+    "create_small_table",
+    "log_every_n",
+    "log_every_n_seconds",
+    "log_first_n",
+    "setup_logger",
+    "tabulate",
+]
+
+_DATE_FORMAT = "%m/%d %H:%M:%S"
+
+
+class _ColorfulFormatter(logging.Formatter):
+    """Shortens the root name and marks warnings and errors in red."""
+
+    def __init__(self, root_name: str, abbrev_name: str, color: bool) -> None:
+        head = "[%(asctime)s %(name)s]: "
+        super().__init__(
+            (_paint(head, "green") if color else head) + "%(message)s", datefmt=_DATE_FORMAT
+        )
+        self._root_name = root_name
+        self._abbrev_name = abbrev_name
+        self._color = color
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record = logging.makeLogRecord(record.__dict__)
+        if record.name == self._root_name or record.name.startswith(self._root_name + "."):
+            rest = record.name[len(self._root_name) :]
+            record.name = (self._abbrev_name + rest).lstrip(".")
+        line = super().formatMessage(record)
+        if record.levelno >= logging.WARNING:
+            word = "ERROR" if record.levelno >= logging.ERROR else "WARNING"
+            line = f"{_paint(word, 'red') if self._color else word} {line}"
+        return line
+
+
+def _paint(text: str, color: str) -> str:
+    # Whether to colour was decided by the caller; termcolor alone would look at the terminal.
+    return colored(text, color, force_color=True)
+
+
+@functools.cache
+def setup_logger(
+    output: str | None = None,
+    distributed_rank: int = 0,
+    *,
+    color: bool = True,
+    name: str = "xmodaler",
+    abbrev_name: str | None = None,
+) -> logging.Logger:
+    """Give a logger its handlers; calls with the same arguments do it once.
+
+    Rank 0 writes to the console; every rank appends to a file when ``output`` is given.
+
+    Args:
+        output: A folder (the file is ``log.txt`` in it), or a file ending in .txt or .log. Ranks
+            above 0 append ``.rank{r}`` to the file name.
+        distributed_rank: Rank of this process.
+        color: Whether the console is coloured.
+        name: Root name of the logger.
+        abbrev_name: What stands for the root name on the console; ``xl`` for ``xmodaler``.
+
+    Returns:
+        The logger, at level DEBUG, not propagating.
+
+    Raises:
+        UserError: The log file cannot be written.
+    """
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    if abbrev_name is None:
+        abbrev_name = "xl" if name == "xmodaler" else name
+
+    if distributed_rank == 0 and not any(
+        isinstance(handler, _ConsoleHandler) for handler in logger.handlers
+    ):
+        console = _ConsoleHandler()
+        console.setLevel(logging.DEBUG)
+        console.setFormatter(_ColorfulFormatter(name, abbrev_name, color))
+        logger.addHandler(console)
+
+    if output is not None:
+        filename = _log_filename(output, distributed_rank)
+        handler = logging.StreamHandler(_log_stream(filename))
+        handler.setLevel(logging.DEBUG)
+        handler.setFormatter(
+            logging.Formatter(
+                "[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt=_DATE_FORMAT
+            )
+        )
+        logger.addHandler(handler)
+    return logger
+
+
+class _ConsoleHandler(logging.StreamHandler):
+    """Writes to whatever ``sys.stdout`` is at the time of the message."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stdout
+
+
+def _log_filename(output: str, rank: int) -> str:
+    output = os.fspath(output)
+    filename = output if output.endswith((".txt", ".log")) else os.path.join(output, "log.txt")
+    return filename + f".rank{rank}" if rank > 0 else filename
+
+
+@functools.cache
+def _log_stream(filename: str) -> Any:
+    # Cached, so that loggers of several names share one stream per file.
+    try:
+        folder = os.path.dirname(filename)
+        if folder:
+            PathManager.mkdirs(folder)
+        stream = PathManager.open(filename, "a", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"Log file '{filename}' cannot be written: {reason}") from error
+    atexit.register(stream.close)
+    return stream
+
+
+_counts: Counter = Counter()
+_last_logged: dict[Any, float] = {}
+
+
+def _caller() -> tuple[str, tuple[str, int, str]]:
+    """Module name and identity of the first frame outside this file."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename != __file__:
+            module = frame.f_globals.get("__name__", "xmodaler")
+            if module == "__main__":
+                module = "xmodaler"
+            return module, (code.co_filename, frame.f_lineno, code.co_name)
+        frame = frame.f_back
+    return "xmodaler", ("", 0, "")
+
+
+def log_first_n(
+    lvl: int,
+    msg: str,
+    n: int = 1,
+    *,
+    name: str | None = None,
+    key: str | tuple[str, ...] = "caller",
+) -> None:
+    """Log only the first ``n`` times.
+
+    Args:
+        lvl: Logging level.
+        msg: The message.
+        n: How many times.
+        name: Logger name; the caller's module by default.
+        key: What counts as the same: ``"caller"`` (the line of code), ``"message"``, or both.
+    """
+    module, place = _caller()
+    keys = (key,) if isinstance(key, str) else tuple(key)
+    identity: tuple[Any, ...] = ()
+    if "caller" in keys:
+        identity += place
+    if "message" in keys:
+        identity += (msg,)
+    _counts[identity] += 1
+    if _counts[identity] <= n:
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def log_every_n(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log the first and then every ``n``-th call from the same line of code.
+
+    Args:
+        lvl: Logging level.
+        msg: The message.
+        n: The period.
+        name: Logger name; the caller's module by default.
+    """
+    module, place = _caller()
+    _counts[place] += 1
+    if n == 1 or _counts[place] % n == 1:
+        logging.getLogger(name or module).log(lvl, msg)
+
+
+def log_every_n_seconds(lvl: int, msg: str, n: int = 1, *, name: str | None = None) -> None:
+    """Log at most once per ``n`` seconds from the same line of code.
+
+    Args:
+        lvl: Logging level.
+        msg: The message.
+        n: Seconds.
+        name: Logger name; the caller's module by default.
+    """
+    module, place = _caller()
+    now = time.monotonic()
+    last = _last_logged.get(place)
+    if last is None or now - last >= n:
+        logging.getLogger(name or module).log(lvl, msg)
+        _last_logged[place] = now
+
+
+def create_small_table(small_dict: Mapping[str, Any]) -> str:
+    """A one-row table of a few values, three decimals, for the log.
+
+    Args:
+        small_dict: Column name -> value.
+    """
+    return tabulate(
+        [list(small_dict.values())],
+        headers=list(small_dict.keys()),
+        tablefmt="pipe",
+        floatfmt=".3f",
+        stralign="center",
+        numalign="center",
+    )
