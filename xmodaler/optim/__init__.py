@@ -1,0 +1,35 @@
+"""Optimizers by name (`SOLVER.NAME`), their parameter groups and gradient clipping."""
+
+from .adagrad import Adagrad
+from .adam import Adam, AdamW
+from .adamax import Adamax
+from .bert_adam import BertAdam
+from .build import (
+    SOLVER_REGISTRY,
+    build_optimizer,
+    build_optimizer_params,
+    get_default_optimizer_params,
+)
+from .clipping import GradientClipper, clip_gradients, maybe_add_gradient_clipping
+from .radam import PlainRAdam, RAdam
+from .rmsprop import RMSprop
+from .sgd import SGD
+
+__all__ = [
+    "SGD",
+    "SOLVER_REGISTRY",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "BertAdam",
+    "GradientClipper",
+    "PlainRAdam",
+    "RAdam",
+    "RMSprop",
+    "build_optimizer",
+    "build_optimizer_params",
+    "clip_gradients",
+    "get_default_optimizer_params",
+    "maybe_add_gradient_clipping",
+]
