@@ -1,0 +1,18 @@
+"""Decode strategies: how sentences are drawn from a model, one word after another."""
+
+from .beam_searcher import BeamSearcher
+from .build import DECODE_STRATEGY_REGISTRY, build_beam_searcher, build_greedy_decoder
+from .decode_strategy import DecodeStrategy
+from .ensemble_beam_searcher import EnsembleBeamSearcher, ModelAverage
+from .greedy_decoder import GreedyDecoder
+
+__all__ = [
+    "DECODE_STRATEGY_REGISTRY",
+    "BeamSearcher",
+    "DecodeStrategy",
+    "EnsembleBeamSearcher",
+    "GreedyDecoder",
+    "ModelAverage",
+    "build_beam_searcher",
+    "build_greedy_decoder",
+]
