@@ -75,7 +75,7 @@ def synchronize() -> None:
         dist.barrier()
 
 
-def _cpu_group() -> dist.ProcessGroup | None:
+def cpu_group() -> dist.ProcessGroup | None:
     """A group of all processes that moves CPU data, made once per default group."""
     global _CPU_GROUP
     if dist.get_backend() != dist.Backend.NCCL:
@@ -94,7 +94,7 @@ def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
     """
     if get_world_size() == 1:
         return [data]
-    group = _cpu_group() if group is None else group
+    group = cpu_group() if group is None else group
     size = dist.get_world_size(group)
     if size == 1:
         return [data]
@@ -113,7 +113,7 @@ def gather(data: Any, dst: int = 0, group: dist.ProcessGroup | None = None) -> l
     """
     if get_world_size() == 1:
         return [data]
-    group = _cpu_group() if group is None else group
+    group = cpu_group() if group is None else group
     size = dist.get_world_size(group)
     if size == 1:
         return [data]
