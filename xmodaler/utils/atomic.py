@@ -9,7 +9,8 @@ from typing import IO, Any
 
 from .errors import UserError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_UNWRITABLE = frozenset({errno.EROFS, errno.EIO})
 
 
 @contextlib.contextmanager
@@ -31,10 +32,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         raise ValueError(f"atomic_write opens files in mode 'w' or 'wb', not '{mode}'")
     path = os.path.abspath(os.fspath(path))
     folder, name = os.path.split(path)
-    temporary = None
     try:
         os.makedirs(folder, exist_ok=True)
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         handle, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+    except OSError as error:
+        raise UserError(f"Cannot write '{path}': {error.strerror or error}") from error
+    try:
         encoding = None if "b" in mode else "utf-8"
         with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
@@ -44,26 +49,29 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-        if _is_full(error):
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        codes = _error_codes(error)
+        if codes & _FULL:
             raise UserError(
-                f"The disk is full: '{path}' could not be written and is unchanged"
+                f"The disk is full or a size limit is reached: '{path}' could not be written "
+                "and is unchanged"
             ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
-            raise UserError(f"Cannot write '{path}': {error.strerror}") from error
+        if codes & _UNWRITABLE:
+            raise UserError(f"Cannot write '{path}', which is unchanged: {error}") from error
         raise
     _sync_folder(folder)
 
 
-def _is_full(error: BaseException | None) -> bool:
+def _error_codes(error: BaseException | None) -> set[int]:
+    """Codes of the operating system's errors behind an error."""
+    codes = set()
     # Writers such as torch.save wrap the operating system's error in one of their own.
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            return True
+        if isinstance(error, OSError) and error.errno is not None:
+            codes.add(error.errno)
         error = error.__cause__ or error.__context__
-    return False
+    return codes
 
 
 def _umask() -> int:

@@ -3,7 +3,6 @@
 import io
 import os
 import warnings
-from collections.abc import Callable
 from typing import IO
 
 import numpy as np
@@ -99,9 +98,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         # A plugin's subclass holds on to its file; a plain image can be pickled and kept.
         return picture.copy()
     if picture.mode in _SIXTEEN_BIT_MODES:
-        return _eight_bit(np.asarray(picture).astype(np.float64), _sixteen_bit_range)
+        values = np.asarray(picture).astype(np.float64)
+        return _eight_bit(values, *_sixteen_bit_range(values))
     if picture.mode == "F":
-        return _eight_bit(np.asarray(picture).astype(np.float64), _float_range)
+        values = np.asarray(picture).astype(np.float64)
+        return _eight_bit(values, *_float_range(values))
     if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         layer = picture.convert("RGBA")
         background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -109,10 +110,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _eight_bit(
-    values: np.ndarray, find_range: Callable[[np.ndarray], tuple[float, float]]
-) -> Image.Image:
-    low, high = find_range(values)
+def _eight_bit(values: np.ndarray, low: float, high: float) -> Image.Image:
     scaled = (np.nan_to_num(values, nan=low) - low) * (255.0 / (high - low))
     grey = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
     return Image.fromarray(grey).convert("RGB")
