@@ -2,8 +2,6 @@
 
 import copy
 import os
-import warnings
-from ast import literal_eval
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,23 +11,16 @@ from yacs.config import CfgNode as _YacsCfgNode
 
 from xmodaler.utils.errors import UserError, did_you_mean
 
+from .values import (
+    ConfigKeyError,
+    ConfigTypeError,
+    FrozenConfigError,
+    check_leaf,
+    coerce,
+    decode,
+    unknown_key,
+)
 from .yaml_files import BASE_KEY, load_yaml_file, parse_yaml
-
-LEAF_TYPES = (tuple, list, str, int, float, bool, type(None))
-# Keys whose default is a float although they are switches; configs may say True or False.
-FLOAT_SWITCHES = frozenset({"SOLVER.NESTEROV"})
-
-
-class ConfigKeyError(UserError, KeyError):
-    """A key that the configuration does not know."""
-
-
-class ConfigTypeError(UserError, TypeError):
-    """A value of another type than the key's default."""
-
-
-class FrozenConfigError(UserError, AttributeError):
-    """An attempt to change a frozen configuration."""
 
 
 class CfgNode(_FvcoreCfgNode):
@@ -60,7 +51,7 @@ class CfgNode(_FvcoreCfgNode):
             if isinstance(value, Mapping):
                 value = type(self)(value, [*path, key], new_allowed)
             else:
-                _check_leaf(value, ".".join([*path, str(key)]))
+                check_leaf(value, ".".join([*path, str(key)]))
                 value = copy.deepcopy(value)
             self[key] = value
 
@@ -79,7 +70,7 @@ class CfgNode(_FvcoreCfgNode):
         if isinstance(value, _YacsCfgNode):
             value = value if isinstance(value, CfgNode) else type(self)(value)
         else:
-            _check_leaf(value, name)
+            check_leaf(value, name)
         if not name.startswith("COMPUTED_"):
             self[name] = value
         elif name not in self:
@@ -225,10 +216,10 @@ class CfgNode(_FvcoreCfgNode):
             where = "the options"
             node, leaf = self._find(str(full_key), where)
             if leaf in node:
-                value = _coerce(value, node[leaf], str(full_key), where)
+                value = coerce(value, node[leaf], str(full_key), where)
             else:
-                value = _decode(value)
-                _check_leaf(value, str(full_key))
+                value = decode(value)
+                check_leaf(value, str(full_key))
             changes.append((node, leaf, value))
         for node, leaf, value in changes:
             node[leaf] = value
@@ -241,10 +232,10 @@ class CfgNode(_FvcoreCfgNode):
             if section not in node and node.is_new_allowed():
                 node[section] = type(self)(new_allowed=True)
             if not isinstance(node.get(section), CfgNode):
-                raise _unknown_key(self, full_key, where)
+                raise unknown_key(self, full_key, where)
             node = node[section]
         if leaf not in node and not node.is_new_allowed():
-            raise _unknown_key(self, full_key, where)
+            raise unknown_key(self, full_key, where)
         return node, leaf
 
     def _merge(self, other: Mapping[str, Any], origins: Mapping[str, str], source: str) -> None:
@@ -269,19 +260,19 @@ class CfgNode(_FvcoreCfgNode):
                 if isinstance(node[key], CfgNode) and isinstance(value, Mapping):
                     self._plan_merge(value, node[key], (*path, key), origins, source, changes)
                 else:
-                    changes.append((node, key, _coerce(value, node[key], full_key, where)))
+                    changes.append((node, key, coerce(value, node[key], full_key, where)))
             elif node.is_new_allowed():
                 if isinstance(value, Mapping):
                     value = type(self)(value, [*path, key], new_allowed=True)
                 else:
-                    value = _decode(copy.deepcopy(value))
+                    value = decode(copy.deepcopy(value))
                 changes.append((node, key, value))
             elif self.key_is_deprecated(full_key):
                 continue
             elif self.key_is_renamed(full_key):
                 self.raise_key_rename_error(full_key)
             else:
-                raise _unknown_key(self, full_key, where)
+                raise unknown_key(self, full_key, where)
 
     def raise_key_rename_error(self, full_key: str) -> None:
         """Raise the error for a key that was registered as renamed."""
@@ -322,73 +313,3 @@ class CfgNode(_FvcoreCfgNode):
 
 def _as_dict(node: Mapping[str, Any]) -> dict[str, Any]:
     return {k: _as_dict(v) if isinstance(v, Mapping) else v for k, v in node.items()}
-
-
-def _check_leaf(value: Any, full_key: str) -> None:
-    if type(value) not in LEAF_TYPES:
-        names = ", ".join(kind.__name__ for kind in LEAF_TYPES)
-        raise ConfigTypeError(
-            f"Config key '{full_key}' cannot hold a {type(value).__name__}; it may be "
-            f"one of {names}"
-        )
-
-
-def _decode(value: Any) -> Any:
-    """A string read as a Python literal where it is one of a valid type; anything else as is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            decoded = literal_eval(value)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return value
-    return decoded if type(decoded) in LEAF_TYPES else value
-
-
-def _coerce(value: Any, current: Any, full_key: str, where: str) -> Any:
-    """``value`` as the type of ``current``, or a ConfigTypeError."""
-    raw, value = value, _decode(copy.deepcopy(value))
-    expected, given = type(current), type(value)
-    if isinstance(current, Mapping) or isinstance(value, Mapping):
-        expected_name = "a section of keys" if isinstance(current, Mapping) else expected.__name__
-        given_name = "a section of keys" if isinstance(value, Mapping) else given.__name__
-        raise _wrong_type(full_key, where, expected_name, given_name, raw)
-    _check_leaf(value, full_key)
-    if expected is str and isinstance(raw, str) and value is not None:
-        return value if given is str else raw
-    if given is expected or value is None or current is None:
-        return value
-    if expected is float and (given is int or (given is bool and full_key in FLOAT_SWITCHES)):
-        return float(value)
-    if {expected, given} == {list, tuple}:
-        return expected(value)
-    raise _wrong_type(full_key, where, expected.__name__, given.__name__, raw)
-
-
-def _wrong_type(
-    full_key: str, where: str, expected: str, given: str, value: Any
-) -> ConfigTypeError:
-    return ConfigTypeError(
-        f"Type mismatch for config key '{full_key}' in {where}: expected {expected}, "
-        f"got {given} ({value!r})"
-    )
-
-
-def _leaf_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
-    keys = []
-    for key, value in node.items():
-        keys.append(".".join((*path, str(key))))
-        if isinstance(value, Mapping):
-            keys.extend(_leaf_keys(value, (*path, str(key))))
-    return keys
-
-
-def _unknown_key(root: CfgNode, full_key: str, where: str) -> ConfigKeyError:
-    known = _leaf_keys(root)
-    # The right word in the wrong section is likelier than a similar spelling.
-    same_word = [key for key in known if key.split(".")[-1] == full_key.split(".")[-1]]
-    hint = did_you_mean(full_key, same_word) or did_you_mean(full_key, known)
-    if not hint and same_word:
-        hint = f"; did you mean '{same_word[0]}'?"
-    return ConfigKeyError(f"Non-existent config key '{full_key}' in {where}{hint}")

@@ -17,8 +17,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
 
-from .config import _decode
 from .instantiate import target_name
+from .values import decode
 from .yaml_files import load_yaml_file, read_config_text
 
 __all__ = ["LazyCall", "LazyConfig"]
@@ -99,7 +99,9 @@ class LazyConfig:
         """
         plain = _name_targets(OmegaConf.to_container(cfg, resolve=False))
         try:
-            text = yaml.safe_dump(plain, default_flow_style=None, allow_unicode=True, width=9999)
+            text = yaml.safe_dump(
+                plain, default_flow_style=None, allow_unicode=True, sort_keys=False
+            )
         except yaml.YAMLError as error:
             try:
                 import cloudpickle
@@ -220,7 +222,7 @@ def _parse_value(text: str) -> Any:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         return text
-    return _decode(value)
+    return decode(value)
 
 
 def _delete(cfg: DictConfig, key: str, override: str) -> None:

@@ -36,7 +36,7 @@ class _ColorfulFormatter(logging.Formatter):
     def __init__(self, root_name: str, abbrev_name: str, color: bool) -> None:
         head = "[%(asctime)s %(name)s]: "
         super().__init__(
-            (_paint(head, "green") if color else head) + "%(message)s", datefmt=_DATE_FORMAT
+            (colored(head, "green") if color else head) + "%(message)s", datefmt=_DATE_FORMAT
         )
         self._root_name = root_name
         self._abbrev_name = abbrev_name
@@ -50,13 +50,8 @@ class _ColorfulFormatter(logging.Formatter):
         line = super().formatMessage(record)
         if record.levelno >= logging.WARNING:
             word = "ERROR" if record.levelno >= logging.ERROR else "WARNING"
-            line = f"{_paint(word, 'red') if self._color else word} {line}"
+            line = f"{colored(word, 'red') if self._color else word} {line}"
         return line
-
-
-def _paint(text: str, color: str) -> str:
-    # Whether to colour was decided by the caller; termcolor alone would look at the terminal.
-    return colored(text, color, force_color=True)
 
 
 @functools.cache
@@ -76,7 +71,7 @@ def setup_logger(
         output: A folder (the file is ``log.txt`` in it), or a file ending in .txt or .log. Ranks
             above 0 append ``.rank{r}`` to the file name.
         distributed_rank: Rank of this process.
-        color: Whether the console is coloured.
+        color: Whether the console may be coloured; termcolor decides (terminal, NO_COLOR).
         name: Root name of the logger.
         abbrev_name: What stands for the root name on the console; ``xl`` for ``xmodaler``.
 

@@ -1,0 +1,97 @@
+"""Values of a configuration: which types they may have, how text becomes one, what goes wrong."""
+
+import copy
+import warnings
+from ast import literal_eval
+from collections.abc import Mapping
+from typing import Any
+
+from xmodaler.utils.errors import UserError, did_you_mean
+
+LEAF_TYPES = (tuple, list, str, int, float, bool, type(None))
+# Keys whose default is a float although they are switches; configs may say True or False.
+FLOAT_SWITCHES = frozenset({"SOLVER.NESTEROV"})
+
+
+class ConfigKeyError(UserError, KeyError):
+    """A key that the configuration does not know."""
+
+
+class ConfigTypeError(UserError, TypeError):
+    """A value of another type than the key's default."""
+
+
+class FrozenConfigError(UserError, AttributeError):
+    """An attempt to change a frozen configuration."""
+
+
+def check_leaf(value: Any, full_key: str) -> None:
+    """Raise a ConfigTypeError unless ``value`` has a type that a key may hold."""
+    if type(value) not in LEAF_TYPES:
+        names = ", ".join(kind.__name__ for kind in LEAF_TYPES)
+        raise ConfigTypeError(
+            f"Config key '{full_key}' cannot hold a {type(value).__name__}; it may be "
+            f"one of {names}"
+        )
+
+
+def decode(value: Any) -> Any:
+    """A string read as a Python literal where it is one of a valid type; anything else as is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decoded = literal_eval(value)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value
+    return decoded if type(decoded) in LEAF_TYPES else value
+
+
+def coerce(value: Any, current: Any, full_key: str, where: str) -> Any:
+    """``value`` as the type of ``current``, or a ConfigTypeError."""
+    raw, value = value, decode(copy.deepcopy(value))
+    expected, given = type(current), type(value)
+    if isinstance(current, Mapping) or isinstance(value, Mapping):
+        expected_name = "a section of keys" if isinstance(current, Mapping) else expected.__name__
+        given_name = "a section of keys" if isinstance(value, Mapping) else given.__name__
+        raise _wrong_type(full_key, where, expected_name, given_name, raw)
+    check_leaf(value, full_key)
+    if expected is str and isinstance(raw, str) and value is not None:
+        return value if given is str else raw
+    if given is expected or value is None or current is None:
+        return value
+    if expected is float and (given is int or (given is bool and full_key in FLOAT_SWITCHES)):
+        return float(value)
+    if {expected, given} == {list, tuple}:
+        return expected(value)
+    raise _wrong_type(full_key, where, expected.__name__, given.__name__, raw)
+
+
+def _wrong_type(
+    full_key: str, where: str, expected: str, given: str, value: Any
+) -> ConfigTypeError:
+    return ConfigTypeError(
+        f"Type mismatch for config key '{full_key}' in {where}: expected {expected}, "
+        f"got {given} ({value!r})"
+    )
+
+
+def _leaf_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys.append(".".join((*path, str(key))))
+        if isinstance(value, Mapping):
+            keys.extend(_leaf_keys(value, (*path, str(key))))
+    return keys
+
+
+def unknown_key(root: Mapping[str, Any], full_key: str, where: str) -> ConfigKeyError:
+    """The error for a key that ``root`` does not have; it names the nearest one that it has."""
+    known = _leaf_keys(root)
+    # The right word in the wrong section is likelier than a similar spelling.
+    same_word = [key for key in known if key.split(".")[-1] == full_key.split(".")[-1]]
+    hint = did_you_mean(full_key, same_word) or did_you_mean(full_key, known)
+    if not hint and same_word:
+        hint = f"; did you mean '{same_word[0]}'?"
+    return ConfigKeyError(f"Non-existent config key '{full_key}' in {where}{hint}")
