@@ -1,6 +1,6 @@
 """Trees of tensors: nested dicts, lists, tuples whose leaves are tensors or anything else."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,22 @@ def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(map_tensors(function, value) for value in tree)
     return tree
+
+
+def tensors(tree: Any) -> Iterator[Tensor]:
+    """The tensors of a tree, depth first, in the order of their containers.
+
+    Args:
+        tree: As for :func:`map_tensors`.
+    """
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, Mapping):
+        for value in tree.values():
+            yield from tensors(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from tensors(value)
 
 
 def reorder(tree: Any, index: Tensor) -> Any:

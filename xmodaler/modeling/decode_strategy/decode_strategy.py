@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional import load_vocab
-from xmodaler.functional.trees import map_tensors
+from xmodaler.functional.trees import tensors
 from xmodaler.modeling.decode_strategy.word_rules import WordRules
 from xmodaler.utils.errors import UserError, did_you_mean
 
@@ -229,10 +229,8 @@ class DecodeStrategy(nn.Module, ABC):
 def first_words(state: State, bos_token_id: int) -> Tensor:
     """(B,) int64 tokens that begin one sentence per image of a fresh state."""
     for part in ("rows", "memory"):
-        found: list[Tensor] = []
-        map_tensors(found.append, state[part])
-        if found:
-            return torch.full((found[0].size(0),), bos_token_id, device=found[0].device)
+        for tensor in tensors(state[part]):
+            return torch.full((tensor.size(0),), bos_token_id, device=tensor.device)
     raise ValueError("model.start() returned a state without a tensor in 'rows' or 'memory'")
 
 
