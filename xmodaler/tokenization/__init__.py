@@ -1,0 +1,5 @@
+"""Tokenizers of captions and questions."""
+
+from xmodaler.tokenization.ptb import PTBTokenizer
+
+__all__ = ["PTBTokenizer"]
