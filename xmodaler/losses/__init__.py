@@ -1,0 +1,14 @@
+"""Losses."""
+
+from .build import LOSSES_REGISTRY, add_loss_config, build_losses, build_rl_losses
+from .cross_entropy import CrossEntropy
+from .label_smoothing import LabelSmoothing
+
+__all__ = [
+    "LOSSES_REGISTRY",
+    "CrossEntropy",
+    "LabelSmoothing",
+    "add_loss_config",
+    "build_losses",
+    "build_rl_losses",
+]

@@ -1,0 +1,61 @@
+"""Cross-entropy of words against smoothed targets."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from xmodaler.config import CfgNode, configurable
+from xmodaler.utils.errors import UserError
+
+from .build import LOSSES_REGISTRY
+from .token_loss import present_heads, token_cross_entropy
+
+
+@LOSSES_REGISTRY.register()
+class LabelSmoothing(nn.Module):
+    """``KL(q || p)`` with ``q = 1 - e`` on the target and ``e / (V - 1)`` on every other word.
+
+    Szegedy et al. 2016, section 7, with the entropy of q included, so that a perfect model
+    reaches 0. Mean over all positions with a target. Targets are left as they are.
+
+    Args:
+        label_smoothing: e in [0, 1).
+    """
+
+    @configurable
+    def __init__(self, *, label_smoothing: float) -> None:
+        super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(
+                f"LOSSES.LABELSMOOTHING is {label_smoothing}; it must be at least 0 and below 1"
+            )
+        self.label_smoothing = label_smoothing
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {"label_smoothing": cfg.LOSSES.LABELSMOOTHING}
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Creates no keys."""
+
+    def forward(self, outputs_dict: dict[str, Any]) -> dict[str, Tensor]:
+        """Loss of G_LOGITS (R, L, V) and of U_LOGITS, whichever have targets."""
+        return {
+            f"LabelSmoothing({letter}) loss": self._loss(logits, targets)
+            for letter, logits, targets in present_heads(outputs_dict)
+        }
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        epsilon, words = self.label_smoothing, logits.shape[-1]
+        # q as a mixture: e / (V - 1) everywhere, the rest of the mass on the target.
+        uniform = epsilon * words / (words - 1)
+        cross_entropy = token_cross_entropy(logits, targets, uniform)
+        entropy = -sum(
+            mass * math.log(probability)
+            for mass, probability in ((1 - epsilon, 1 - epsilon), (epsilon, epsilon / (words - 1)))
+            if mass > 0
+        )
+        # Only real targets carry the constant: a batch without any has loss 0.
+        return cross_entropy - entropy * (targets >= 0).any()

@@ -1,0 +1,55 @@
+"""Losses on word logits: mean over all target words of all processes."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmodaler.config import kfg
+from xmodaler.utils import comm
+
+HEADS = (
+    ("G", kfg.G_LOGITS, kfg.G_TARGET_IDS),
+    ("U", kfg.U_LOGITS, kfg.U_TARGET_IDS),
+)
+"""Generation and understanding: a letter for the loss name, the key of logits, of targets."""
+
+IGNORED = -1
+
+
+def present_heads(outputs: dict[str, Any]) -> list[tuple[str, Tensor, Tensor]]:
+    """Letter, logits and targets of every head that has both."""
+    return [
+        (letter, outputs[logits], outputs[targets])
+        for letter, logits, targets in HEADS
+        if logits in outputs and targets in outputs
+    ]
+
+
+def token_cross_entropy(logits: Tensor, targets: Tensor, uniform: float = 0.0) -> Tensor:
+    """``-sum_v q_v log p_v``, mean over targets, ``q = (1 - u) onehot + u / V``.
+
+    The mean is over the words of all processes: each divides its own sum by the mean count, so
+    that averaging gradients over processes gives the gradient of the global mean.
+
+    Args:
+        logits: (..., V).
+        targets: (...) int64, negative where there is nothing to predict; such rows are dropped.
+        uniform: Weight u of the uniform distribution.
+
+    Returns:
+        A scalar in float32; 0 when there is no target.
+    """
+    rows, ids = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    real = ids >= 0
+    count = comm.mean_over_ranks(real.sum().to(torch.float32)).clamp(min=1e-6)
+    if rows.device.type == "cpu":
+        # Elsewhere the host would have to wait for the number of real rows.
+        kept = real.nonzero().squeeze(1)
+        rows, ids = rows.index_select(0, kept), ids.index_select(0, kept)
+    ids = ids.clamp(min=IGNORED)
+    total = F.cross_entropy(
+        rows.float(), ids, ignore_index=IGNORED, reduction="sum", label_smoothing=uniform
+    )
+    return total / count

@@ -1,0 +1,15 @@
+"""Decoders: from picture and words so far to the next word."""
+
+from .build import DECODER_REGISTRY, add_decoder_config, build_decoder
+from .decoder import Decoder
+from .transformer_decoder import TransformerDecoder
+from .updown_decoder import UpDownDecoder
+
+__all__ = [
+    "DECODER_REGISTRY",
+    "Decoder",
+    "TransformerDecoder",
+    "UpDownDecoder",
+    "add_decoder_config",
+    "build_decoder",
+]

@@ -1,0 +1,24 @@
+"""Embeddings: words and pictures become vectors."""
+
+from .build import (
+    EMBEDDING_REGISTRY,
+    add_embedding_config,
+    build_embeddings,
+    build_token_embed,
+    build_visual_embed,
+)
+from .token_embed import TokenBaseEmbedding
+from .visual_embed import VisualBaseEmbedding, VisualIdentityEmbedding
+from .visual_grid_embed import VisualGridEmbedding
+
+__all__ = [
+    "EMBEDDING_REGISTRY",
+    "TokenBaseEmbedding",
+    "VisualBaseEmbedding",
+    "VisualGridEmbedding",
+    "VisualIdentityEmbedding",
+    "add_embedding_config",
+    "build_embeddings",
+    "build_token_embed",
+    "build_visual_embed",
+]

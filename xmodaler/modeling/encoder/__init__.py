@@ -1,0 +1,17 @@
+"""Encoders: relations within a picture (or a text)."""
+
+from .build import ENCODER_REGISTRY, add_encoder_config, build_encoder
+from .encoder import Encoder
+from .gtransformer_encoder import GTransformerEncoder
+from .transformer_encoder import TransformerEncoder
+from .updown_encoder import UpDownEncoder
+
+__all__ = [
+    "ENCODER_REGISTRY",
+    "Encoder",
+    "GTransformerEncoder",
+    "TransformerEncoder",
+    "UpDownEncoder",
+    "add_encoder_config",
+    "build_encoder",
+]

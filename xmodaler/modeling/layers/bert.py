@@ -1,0 +1,527 @@
+"""Post-norm Transformer blocks with the parameter names of BERT (Devlin et al. 2019).
+
+Every block is built from explicit keywords or from ``MODEL.BERT``. Queries may be G times as many
+rows as the memory they attend to: the G text rows of an image are then folded into one row of
+G * T queries. Blocks run on padded (rows, length, width) tensors, or on packed (count, width)
+rows when a :class:`~xmodaler.modeling.layers.packing.Packing` comes along.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from xmodaler.config import CfgNode, configurable
+
+from .create_act import get_activation
+from .dot_product import attend, check_heads, split_heads
+from .grouping import queries_per_image
+from .kv_cache import Cache, store
+from .packing import Packing, pack_or_flatten, unpack_or_keep
+
+LAYER_NORM_EPS = 1e-12
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+class _DotProductAttention(nn.Module):
+    """Projections of queries, keys and values, and attention between them."""
+
+    def __init__(
+        self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
+    ) -> None:
+        super().__init__()
+        check_heads(hidden_size, num_attention_heads, type(self).__name__)
+        self.num_attention_heads = num_attention_heads
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.query = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, hidden_size)
+        self.value = nn.Linear(hidden_size, hidden_size)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        bert = cfg.MODEL.BERT
+        return {
+            "hidden_size": bert.HIDDEN_SIZE,
+            "num_attention_heads": bert.NUM_ATTENTION_HEADS,
+            "attention_probs_dropout_prob": bert.ATTENTION_PROBS_DROPOUT_PROB,
+        }
+
+    @property
+    def dropout_now(self) -> float:
+        """The dropout probability that holds in the present mode."""
+        return self.attention_probs_dropout_prob if self.training else 0.0
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, heads, T, D / heads)."""
+        return split_heads(x, self.num_attention_heads)
+
+
+class BertSelfAttention(_DotProductAttention):
+    """Self-attention without its output projection.
+
+    ``softmax(q k^T / sqrt(d) + mask) v`` per head (Vaswani et al. 2017), with biased projections
+    and dropout on the attention weights.
+
+    Args:
+        hidden_size: Width D.
+        num_attention_heads: Heads; D must be a multiple.
+        attention_probs_dropout_prob: Dropout on the weights.
+    """
+
+    @configurable
+    def __init__(
+        self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
+    ) -> None:
+        super().__init__(
+            hidden_size=hidden_size,
+            num_attention_heads=num_attention_heads,
+            attention_probs_dropout_prob=attention_probs_dropout_prob,
+        )
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        history_states: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, None]:
+        """Attend within each row.
+
+        Args:
+            hidden_states: (B, T, D), or (count, D) with ``packing``.
+            attention_mask: Additive, broadcastable to (B, heads, T, S).
+            history_states: (B, S, D), where keys and values come from; default the queries' own.
+            packing: Which positions of the padded rows are real.
+
+        Returns:
+            The context, shaped like ``hidden_states``, and None (weights are not kept).
+        """
+        source = hidden_states if history_states is None else history_states
+        query, key, value = (
+            self.heads(unpack_or_keep(projected, packing))
+            for projected in (self.query(hidden_states), self.key(source), self.value(source))
+        )
+        context, _ = attend(query, key, value, attention_mask, self.dropout_now)
+        return pack_or_flatten(context, packing), None
+
+    def step(self, x: Tensor, mask: Tensor | None, cache: Cache, layer: int, images: int) -> Tensor:
+        """Attend from one new word per hypothesis to all words stored for its image.
+
+        Args:
+            x: (R, D), the words of this step.
+            mask: (B, 1, R / B, slots) additive, or None.
+            cache: Receives this step's keys and values.
+            layer: Number of this layer in the cache.
+            images: B.
+
+        Returns:
+            (R, D).
+        """
+        query, key, value = (
+            self.heads(project(x).unflatten(0, (images, -1)))
+            for project in (self.query, self.key, self.value)
+        )
+        keys, values = store(cache, layer, key, value)
+        context, _ = attend(query, keys, values, mask, self.dropout_now)
+        return context.flatten(0, 1)
+
+
+class BertSelfOutput(nn.Module):
+    """``LN(dropout(W x) + residual)`` after an attention.
+
+    Args:
+        hidden_size: Width D.
+        layer_norm_eps: Epsilon of the norm.
+        hidden_dropout_prob: Dropout before the residual.
+    """
+
+    @configurable
+    def __init__(
+        self, *, hidden_size: int, layer_norm_eps: float, hidden_dropout_prob: float
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(hidden_dropout_prob)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE,
+            "layer_norm_eps": LAYER_NORM_EPS,
+            "hidden_dropout_prob": cfg.MODEL.BERT.HIDDEN_DROPOUT_PROB,
+        }
+
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """Both (..., D) -> (..., D)."""
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + input_tensor)
+
+
+class BertAttention(nn.Module):
+    """Self-attention with output projection, residual and norm.
+
+    Args:
+        bert_self_attention: The attention.
+        bert_self_output: What follows it.
+    """
+
+    @configurable
+    def __init__(
+        self, *, bert_self_attention: BertSelfAttention, bert_self_output: BertSelfOutput
+    ) -> None:
+        super().__init__()
+        self.self = bert_self_attention
+        self.output = bert_self_output
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "bert_self_attention": BertSelfAttention(cfg),
+            "bert_self_output": BertSelfOutput(cfg),
+        }
+
+    def forward(
+        self,
+        input_tensor: Tensor,
+        attention_mask: Tensor | None = None,
+        history_states: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, None]:
+        """As :meth:`BertSelfAttention.forward`."""
+        context, weights = self.self(input_tensor, attention_mask, history_states, packing)
+        return self.output(context, input_tensor), weights
+
+    def step(self, x: Tensor, mask: Tensor | None, cache: Cache, layer: int, images: int) -> Tensor:
+        """As :meth:`BertSelfAttention.step`."""
+        return self.output(self.self.step(x, mask, cache, layer, images), x)
+
+
+class BertXAttention(_DotProductAttention):
+    """Cross-modal attention without its output projection: text asks, the image answers.
+
+    Args:
+        hidden_size: Width D.
+        num_attention_heads: Heads; D must be a multiple.
+        attention_probs_dropout_prob: Dropout on the weights.
+    """
+
+    @configurable
+    def __init__(
+        self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
+    ) -> None:
+        super().__init__(
+            hidden_size=hidden_size,
+            num_attention_heads=num_attention_heads,
+            attention_probs_dropout_prob=attention_probs_dropout_prob,
+        )
+
+    def project_memory(
+        self, key: Tensor, value: Tensor, packing: Packing | None = None
+    ) -> KeysValues:
+        """Keys and values of the memory, once per image.
+
+        Args:
+            key: (B, N, D), or (count, D) with ``packing``.
+            value: As ``key``.
+            packing: Which of the N positions are real.
+
+        Returns:
+            Two tensors (B, heads, N, D / heads).
+        """
+        return (
+            self.heads(unpack_or_keep(self.key(key), packing)),
+            self.heads(unpack_or_keep(self.value(value), packing)),
+        )
+
+    def ask(
+        self,
+        query: Tensor,
+        memory: KeysValues,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend from grouped queries to the projected memory.
+
+        Args:
+            query: (B * G, T, D), (B * G, D), or (count, D) with ``packing``.
+            memory: What :meth:`project_memory` returned.
+            attention_mask: Additive (B, 1, 1, N).
+            packing: Which positions of the padded queries are real.
+            need_weights: Return the weights too.
+
+        Returns:
+            The context, shaped like ``query``, and the weights (B, heads, G * T, N) or None.
+        """
+        keys, values = memory
+        padded = unpack_or_keep(self.query(query), packing)
+        queries_per_image(padded.shape[0], keys.shape[0])
+        folded = padded.reshape(keys.shape[0], -1, padded.shape[-1])
+        context, weights = attend(
+            self.heads(folded), keys, values, attention_mask, self.dropout_now, need_weights
+        )
+        return pack_or_flatten(context.reshape(padded.shape), packing), weights
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend to unprojected memory: query (B * G, T, D), key and value (B, N, D)."""
+        return self.ask(query, self.project_memory(key, value), attention_mask)
+
+
+class BertCrossAttention(nn.Module):
+    """Cross-attention with output projection, residual and norm.
+
+    Args:
+        bert_cross_attention: The attention.
+        bert_self_output: What follows it.
+    """
+
+    @configurable
+    def __init__(
+        self, *, bert_cross_attention: BertXAttention, bert_self_output: BertSelfOutput
+    ) -> None:
+        super().__init__()
+        self.self = bert_cross_attention
+        self.output = bert_self_output
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "bert_cross_attention": BertXAttention(cfg),
+            "bert_self_output": BertSelfOutput(cfg),
+        }
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        q_attention_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`BertXAttention.forward`; ``q_attention_mask`` has no effect."""
+        context, weights = self.self(query, key, value, attention_mask)
+        return self.output(context, query), weights
+
+    def ask(
+        self,
+        query: Tensor,
+        memory: KeysValues,
+        attention_mask: Tensor | None = None,
+        packing: Packing | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`BertXAttention.ask`."""
+        context, weights = self.self.ask(query, memory, attention_mask, packing, need_weights)
+        return self.output(context, query), weights
+
+
+class BertIntermediate(nn.Module):
+    """The first half of the feed-forward block: ``dropout(act(W x))``.
+
+    Args:
+        hidden_size: Width D.
+        hidden_act: Name of the activation.
+        intermediate_size: Inner width.
+        intermediate_drop: Dropout after the activation.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        hidden_act: str,
+        intermediate_size: int,
+        intermediate_drop: float,
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, intermediate_size)
+        self.activation = get_activation(hidden_act)
+        self.dropout = nn.Dropout(intermediate_drop)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        bert = cfg.MODEL.BERT
+        return {
+            "hidden_size": bert.HIDDEN_SIZE,
+            "hidden_act": bert.HIDDEN_ACT,
+            "intermediate_size": bert.INTERMEDIATE_SIZE,
+            "intermediate_drop": bert.INTERMEDIATE_DROP,
+        }
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., D) -> (..., inner width)."""
+        return self.dropout(self.activation(self.dense(hidden_states)))
+
+
+class BertOutput(nn.Module):
+    """The second half of the feed-forward block: ``LN(dropout(W u) + residual)``.
+
+    Args:
+        hidden_size: Width D.
+        intermediate_size: Inner width.
+        layer_norm_eps: Epsilon of the norm.
+        ffn_dropout_prob: Dropout before the residual.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        intermediate_size: int,
+        layer_norm_eps: float,
+        ffn_dropout_prob: float,
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(intermediate_size, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(ffn_dropout_prob)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE,
+            "intermediate_size": cfg.MODEL.BERT.INTERMEDIATE_SIZE,
+            "layer_norm_eps": LAYER_NORM_EPS,
+            "ffn_dropout_prob": cfg.MODEL.BERT.FFN_DROPOUT_PROB,
+        }
+
+    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+        """(..., inner width) and the residual (..., D) -> (..., D)."""
+        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + input_tensor)
+
+
+class BertLayer(nn.Module):
+    """One encoder layer: self-attention, then feed-forward, both post-norm.
+
+    Args:
+        bert_attention: Self-attention.
+        bert_intermediate: First half of the feed-forward block.
+        bert_output: Second half.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        bert_attention: BertAttention,
+        bert_intermediate: BertIntermediate,
+        bert_output: BertOutput,
+    ) -> None:
+        super().__init__()
+        self.attention = bert_attention
+        self.intermediate = bert_intermediate
+        self.output = bert_output
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "bert_attention": BertAttention(cfg),
+            "bert_intermediate": BertIntermediate(cfg),
+            "bert_output": BertOutput(cfg),
+        }
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        history_states: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> tuple[Tensor, None]:
+        """As :meth:`BertSelfAttention.forward`."""
+        x, weights = self.attention(hidden_states, attention_mask, history_states, packing)
+        return self.output(self.intermediate(x), x), weights
+
+
+class BertGenerationLayer(nn.Module):
+    """One decoder layer: causal self-attention, cross-attention to the image, feed-forward.
+
+    Args:
+        bert_attention: Causal self-attention.
+        bert_cross_attention: Attention to the image.
+        bert_intermediate: First half of the feed-forward block.
+        bert_output: Second half.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        bert_attention: BertAttention,
+        bert_cross_attention: BertCrossAttention,
+        bert_intermediate: BertIntermediate,
+        bert_output: BertOutput,
+    ) -> None:
+        super().__init__()
+        self.self_attn = bert_attention
+        self.x_att = bert_cross_attention
+        self.intermediate = bert_intermediate
+        self.output = bert_output
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "bert_attention": BertAttention(cfg),
+            "bert_cross_attention": BertCrossAttention(cfg),
+            "bert_intermediate": BertIntermediate(cfg),
+            "bert_output": BertOutput(cfg),
+        }
+
+    def forward(
+        self,
+        lang_feats: Tensor,
+        v_feats: Tensor | KeysValues,
+        lang_attention_mask: Tensor | None = None,
+        v_attention_mask: Tensor | None = None,
+        t_history_states: Tensor | None = None,
+        packing: Packing | None = None,
+    ) -> Tensor:
+        """All positions at once.
+
+        Args:
+            lang_feats: (B * G, T, D), or (count, D) with ``packing``.
+            v_feats: (B, N, D), or the keys and values that ``x_att.self.project_memory`` made.
+            lang_attention_mask: Additive, broadcastable to (B * G, heads, T, T).
+            v_attention_mask: Additive (B, 1, 1, N).
+            t_history_states: (B * G, S, D), where the keys of the self-attention come from.
+            packing: Which text positions are real.
+
+        Returns:
+            Shaped like ``lang_feats``.
+        """
+        if isinstance(v_feats, Tensor):
+            v_feats = self.x_att.self.project_memory(v_feats, v_feats)
+        x, _ = self.self_attn(lang_feats, lang_attention_mask, t_history_states, packing)
+        x, _ = self.x_att.ask(x, v_feats, v_attention_mask, packing)
+        return self.output(self.intermediate(x), x)
+
+    def step(
+        self,
+        x: Tensor,
+        memory: KeysValues,
+        cache: Cache,
+        layer: int,
+        mask: Tensor | None = None,
+        v_attention_mask: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """One new word per hypothesis.
+
+        Args:
+            x: (R, D).
+            memory: Keys and values of the images, (B, heads, N, d) each.
+            cache: Keys and values of earlier words; receives this step's.
+            layer: Number of this layer in the cache.
+            mask: (B, 1, R / B, slots) additive, or None.
+            v_attention_mask: Additive (B, 1, 1, N).
+            need_weights: Return the attention to the image too.
+
+        Returns:
+            (R, D), and the weights (B, heads, R / B, N) or None.
+        """
+        x = self.self_attn.step(x, mask, cache, layer, memory[0].shape[0])
+        x, weights = self.x_att.ask(x, memory, v_attention_mask, need_weights=need_weights)
+        return self.output(self.intermediate(x), x), weights
