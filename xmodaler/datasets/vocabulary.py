@@ -4,13 +4,19 @@ A vocabulary file has one word a line; the word on line k has id k, and id 0 beg
 sentences.
 """
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+
 from xmodaler.utils.errors import UserError
 
-from .captions import UNKNOWN_WORD
+from .annotations import read_captions
+from .captions import UNKNOWN_WORD, encode_caption, words_to_ids
+
+_logger = logging.getLogger(__name__)
 
 
 def build_vocabulary(
@@ -43,6 +49,78 @@ def build_vocabulary(
             " give more captions or a smaller least count"
         )
     return [*kept, unknown] if unknown and len(kept) < len(counts) else kept
+
+
+def tokenized_captions(
+    paths: Iterable[str | os.PathLike], split: str = ""
+) -> list[tuple[str, list[list[str]]]]:
+    """Image ids and the tokenised captions of annotation files, in file order.
+
+    Args:
+        paths: COCO captions JSON or JSON lines.
+        split: Keep the pictures whose ``split`` equals this; '' keeps all.
+
+    Raises:
+        UserError: A file is unreadable.
+    """
+    from xmodaler.tokenization.ptb import PTBTokenizer
+
+    tokenize = PTBTokenizer().tokenize
+    found = []
+    for path in paths:
+        images, problems = read_captions(path, split)
+        for problem in problems:
+            _logger.warning("%s", problem)
+        found.extend((i.image_id, [tokenize(caption) for caption in i.captions]) for i in images)
+    return found
+
+
+def write_encoded_captions(
+    path: str | os.PathLike,
+    captions: list[tuple[str, list[list[str]]]],
+    words: list[str],
+    length: int,
+) -> int:
+    """Write encoded captions as :class:`MSCoCoDataset` reads them.
+
+    Args:
+        path: A ``.json`` or ``.npz`` file, such as ``mscoco_caption_anno_train.json``.
+        captions: As :func:`tokenized_captions` gives them.
+        words: The vocabulary; word k (from 0) has id k + 1.
+        length: Size of the arrays.
+
+    Returns:
+        Number of images written; those without a caption are left out.
+    """
+    import json
+
+    from xmodaler.utils.atomic import atomic_write
+
+    if not str(path).endswith((".json", ".npz")):
+        raise UserError(f"'{path}' must end with .json or .npz")
+    ids = {word: k for k, word in enumerate(words, start=1)}
+    records = []
+    for image_id, sentences in captions:
+        encoded = [known for sentence in sentences if (known := words_to_ids(sentence, ids))]
+        if encoded:
+            arrays = [encode_caption(caption, length) for caption in encoded]
+            records.append((image_id, *(np.stack(table) for table in zip(*arrays, strict=True))))
+    with atomic_write(path) as file:
+        if str(path).endswith(".npz"):
+            np.savez_compressed(
+                file,
+                image_id=np.array([record[0] for record in records]),
+                captions=np.array([len(record[1]) for record in records]),
+                tokens_ids=np.concatenate([r[1] for r in records]).astype(np.uint32),
+                target_ids=np.concatenate([r[2] for r in records]).astype(np.int32),
+            )
+        else:
+            keys = ("image_id", "tokens_ids", "target_ids")
+            rows = [
+                dict(zip(keys, (i, t.tolist(), g.tolist()), strict=True)) for i, t, g in records
+            ]
+            file.write(json.dumps(rows).encode("utf-8"))
+    return len(records)
 
 
 def write_vocabulary(path: str | os.PathLike, words: list[str]) -> None:
