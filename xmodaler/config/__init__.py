@@ -4,7 +4,7 @@ from .compat import downgrade_config, upgrade_config
 from .config import CfgNode
 from .configurable import configurable
 from .constants import kfg
-from .globals import get_cfg, global_cfg, set_global_cfg
+from .globals import get_cfg, global_cfg, load_config, set_global_cfg
 
 __all__ = [
     "CfgNode",
@@ -13,6 +13,7 @@ __all__ = [
     "get_cfg",
     "global_cfg",
     "kfg",
+    "load_config",
     "set_global_cfg",
     "upgrade_config",
 ]

@@ -163,9 +163,8 @@ class CfgNode(_FvcoreCfgNode):
             allow_unsafe: Accepted for compatibility and ignored.
         """
         del allow_unsafe
-        loaded = type(self)(load_yaml_file(cfg_filename).tree, new_allowed=True)
-        self._convert_version(loaded, cfg_filename)
-        return loaded
+        loaded = _FileNode(load_yaml_file(cfg_filename).tree, new_allowed=True)
+        return self._convert_version(loaded, cfg_filename)
 
     # -- merging ------------------------------------------------------------------------------
 
@@ -216,7 +215,7 @@ class CfgNode(_FvcoreCfgNode):
             where = "the options"
             node, leaf = self._find(str(full_key), where)
             if leaf in node:
-                value = coerce(value, node[leaf], str(full_key), where)
+                value = self._fit(value, node[leaf], str(full_key), where)
             else:
                 value = decode(value)
                 check_leaf(value, str(full_key))
@@ -237,6 +236,10 @@ class CfgNode(_FvcoreCfgNode):
         if leaf not in node and not node.is_new_allowed():
             raise unknown_key(self, full_key, where)
         return node, leaf
+
+    def _fit(self, value: Any, current: Any, full_key: str, where: str) -> Any:
+        """``value`` as the type that the key holds now."""
+        return coerce(value, current, full_key, where)
 
     def _merge(self, other: Mapping[str, Any], origins: Mapping[str, str], source: str) -> None:
         changes: list[tuple[CfgNode, str, Any]] = []
@@ -260,7 +263,7 @@ class CfgNode(_FvcoreCfgNode):
                 if isinstance(node[key], CfgNode) and isinstance(value, Mapping):
                     self._plan_merge(value, node[key], (*path, key), origins, source, changes)
                 else:
-                    changes.append((node, key, coerce(value, node[key], full_key, where)))
+                    changes.append((node, key, self._fit(value, node[key], full_key, where)))
             elif node.is_new_allowed():
                 if isinstance(value, Mapping):
                     value = type(self)(value, [*path, key], new_allowed=True)
@@ -309,6 +312,13 @@ class CfgNode(_FvcoreCfgNode):
     def dump(self, *args: Any, **kwargs: Any) -> str:
         """The tree as YAML; arguments are those of ``yaml.safe_dump``. Tuples become lists."""
         return yaml.safe_dump(_as_dict(self), *args, **kwargs)
+
+
+class _FileNode(CfgNode):
+    """What a file says. Which types are right is known to the full tree only."""
+
+    def _fit(self, value: Any, current: Any, full_key: str, where: str) -> Any:
+        return decode(value)
 
 
 def _as_dict(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The default config and the one config a process may share."""
+"""Configs as a whole: the default one, one loaded from a file, the one that a process shares."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from .config import CfgNode
 
@@ -10,6 +13,38 @@ def get_cfg() -> CfgNode:
     from .defaults import _C
 
     return _C.clone()
+
+
+def load_config(
+    config_file: str = "",
+    overrides: Sequence[Any] = (),
+    add_config: Callable[[CfgNode, CfgNode], None] | None = None,
+) -> CfgNode:
+    """The config of a run: defaults, then a file, then overrides.
+
+    The classes that the file or the overrides name get to add their keys before anything is
+    merged, so that overrides can also exchange a class.
+
+    Args:
+        config_file: A YAML file; '' for the defaults alone.
+        overrides: ``[key, value, key, value, ...]``.
+        add_config: ``xmodaler.modeling.add_config``, or None where no model is meant.
+
+    Returns:
+        The config, not frozen.
+
+    Raises:
+        UserError: The file or an override is wrong; the message says where.
+    """
+    cfg = get_cfg()
+    named = cfg.load_from_file_tmp(config_file) if config_file else CfgNode(new_allowed=True)
+    named.merge_from_list(overrides)
+    if add_config is not None:
+        add_config(cfg, named)
+    if config_file:
+        cfg.merge_from_file(config_file)
+    cfg.merge_from_list(overrides)
+    return cfg
 
 
 def set_global_cfg(cfg: CfgNode) -> None:

@@ -77,18 +77,19 @@ def _wrong_type(
     )
 
 
-def _leaf_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+def known_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """Every key of a tree, sections included, as dotted names."""
     keys = []
     for key, value in node.items():
         keys.append(".".join((*path, str(key))))
         if isinstance(value, Mapping):
-            keys.extend(_leaf_keys(value, (*path, str(key))))
+            keys.extend(known_keys(value, (*path, str(key))))
     return keys
 
 
 def unknown_key(root: Mapping[str, Any], full_key: str, where: str) -> ConfigKeyError:
     """The error for a key that ``root`` does not have; it names the nearest one that it has."""
-    known = _leaf_keys(root)
+    known = known_keys(root)
     # The right word in the wrong section is likelier than a similar spelling.
     same_word = [key for key in known if key.split(".")[-1] == full_key.split(".")[-1]]
     hint = did_you_mean(full_key, same_word) or did_you_mean(full_key, known)

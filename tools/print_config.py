@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Print the whole configuration that a run would use, as YAML."""
+
+import argparse
+import sys
+
+from xmodaler.config import load_config
+from xmodaler.config.printing import describe_config
+from xmodaler.utils.errors import UserError
+
+
+def main() -> int:
+    """Parse, load the config, print it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", default="", metavar="FILE", help="config to load")
+    parser.add_argument("--key", default="", help="print this section or value only: MODEL.BERT")
+    parser.add_argument(
+        "--diff", action="store_true", help="print only what differs from the defaults"
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides")
+    args = parser.parse_args()
+    overrides = args.opts[1:] if args.opts[:1] == ["--opts"] else args.opts
+    try:
+        from xmodaler.modeling import add_config
+
+        wants_classes = bool(args.config_file or overrides)
+        cfg = load_config(args.config_file, overrides, add_config if wants_classes else None)
+        print(describe_config(cfg, key=args.key, only_changes=args.diff), end="")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
