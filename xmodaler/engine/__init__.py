@@ -1,0 +1,55 @@
+"""Training and evaluation: trainers, hooks, and the processes they run in."""
+
+from xmodaler.utils.arguments import default_argument_parser
+
+from . import hooks
+from .build import ENGINE_REGISTRY, build_engine
+from .default_trainer import DefaultTrainer
+from .defaults import default_setup
+from .ema import ModelEma
+from .hooks import (
+    AutogradProfiler,
+    BestCheckpointer,
+    CallbackHook,
+    EvalHook,
+    IterationTimer,
+    LRScheduler,
+    ModelWeightsManipulating,
+    PeriodicCheckpointer,
+    PeriodicWriter,
+    PreciseBN,
+    ProgressBar,
+    ScheduledSampling,
+)
+from .launch import DEFAULT_TIMEOUT, launch
+from .preemption import TrainingInterrupted
+from .train_loop import HookBase, TrainerBase
+from .writers import default_writers
+
+__all__ = [
+    "DEFAULT_TIMEOUT",
+    "ENGINE_REGISTRY",
+    "AutogradProfiler",
+    "BestCheckpointer",
+    "CallbackHook",
+    "DefaultTrainer",
+    "EvalHook",
+    "HookBase",
+    "IterationTimer",
+    "LRScheduler",
+    "ModelEma",
+    "ModelWeightsManipulating",
+    "PeriodicCheckpointer",
+    "PeriodicWriter",
+    "PreciseBN",
+    "ProgressBar",
+    "ScheduledSampling",
+    "TrainerBase",
+    "TrainingInterrupted",
+    "build_engine",
+    "default_argument_parser",
+    "default_setup",
+    "default_writers",
+    "hooks",
+    "launch",
+]

@@ -1,0 +1,100 @@
+"""What most training scripts do before they train."""
+
+import argparse
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import torch
+
+from xmodaler.utils import comm
+from xmodaler.utils.arguments import default_argument_parser
+from xmodaler.utils.atomic import atomic_write
+from xmodaler.utils.collect_env import collect_env_info
+from xmodaler.utils.env import seed_all_rng
+from xmodaler.utils.errors import UserError
+from xmodaler.utils.logger import setup_logger
+
+from .default_trainer import DefaultTrainer
+from .writers import default_writers
+
+if TYPE_CHECKING:
+    from xmodaler.config import CfgNode
+
+__all__ = ["DefaultTrainer", "default_argument_parser", "default_setup", "default_writers"]
+
+VOCABULARY_COPY = "vocabulary.txt"
+
+
+def default_setup(cfg: "CfgNode", args: argparse.Namespace) -> None:
+    """Make the output folder, set up logging, record the run, and seed.
+
+    Writes ``config.yaml`` and a copy of the vocabulary into ``OUTPUT_DIR``, so that the folder
+    alone is enough to use the model; an evaluation leaves those of the training as they are.
+
+    Args:
+        cfg: The complete config.
+        args: The parsed command line; ``eval_only`` and ``config_file`` are read if present.
+
+    Raises:
+        UserError: ``OUTPUT_DIR`` cannot be written.
+    """
+    eval_only = getattr(args, "eval_only", False)
+    rank = comm.get_rank()
+    if cfg.OUTPUT_DIR and comm.is_main_process():
+        _make_writable(cfg.OUTPUT_DIR)
+    comm.synchronize()
+    setup_logger(cfg.OUTPUT_DIR or None, distributed_rank=rank, name="fvcore")
+    logger = setup_logger(cfg.OUTPUT_DIR or None, distributed_rank=rank)
+    logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
+    logger.info("Environment info:\n%s", collect_env_info())
+    logger.info("Command line arguments: %s", args)
+    if getattr(args, "config_file", ""):
+        with open(args.config_file, encoding="utf-8") as file:
+            logger.info("Contents of %s:\n%s", args.config_file, file.read())
+    logger.info("Running with full config:\n%s", cfg)
+    if cfg.OUTPUT_DIR and comm.is_main_process():
+        _record(cfg, keep_existing=eval_only)
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
+    _set_determinism(cfg, eval_only, logger)
+
+
+def _make_writable(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+        probe = os.path.join(folder, f".write_test.{os.getpid()}")
+        with open(probe, "w", encoding="utf-8"):
+            pass
+        os.unlink(probe)
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR '{folder}' cannot be written ({error.strerror}); choose another folder, "
+            "such as OUTPUT_DIR ./output."
+        ) from error
+
+
+def _record(cfg: "CfgNode", keep_existing: bool) -> None:
+    config_path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+    if not (keep_existing and os.path.exists(config_path)):
+        with atomic_write(config_path, "w") as file:
+            file.write(cfg.dump())
+    source = cfg.INFERENCE.VOCAB
+    target = os.path.join(cfg.OUTPUT_DIR, VOCABULARY_COPY)
+    if not os.path.isfile(source) or (keep_existing and os.path.exists(target)):
+        return
+    if not (os.path.exists(target) and os.path.samefile(source, target)):
+        with open(source, "rb") as original, atomic_write(target) as copy:
+            shutil.copyfileobj(original, copy)
+
+
+def _set_determinism(cfg: "CfgNode", eval_only: bool, logger: logging.Logger) -> None:
+    if cfg.DETERMINISTIC:
+        # cuBLAS reads this when it starts; without it its results depend on the workspace.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        if cfg.SEED < 0:
+            logger.warning("DETERMINISTIC without a SEED: set SEED too to repeat this run.")
+    elif not eval_only:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK

@@ -1,0 +1,139 @@
+"""The evaluation loop: a model, a loader, an evaluator, and any number of processes."""
+
+import inspect
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from xmodaler.config import kfg
+from xmodaler.datasets import bad_samples
+from xmodaler.utils import comm
+
+from .precision import autocast
+
+if TYPE_CHECKING:
+    from xmodaler.config import CfgNode
+
+logger = logging.getLogger(__name__)
+
+
+@torch.inference_mode()
+def predict(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[str, Any]]:
+    """Run ``model`` over this rank's part of the data.
+
+    Under INFERENCE.GENERATION_MODE sentences are decoded with the beam searcher, otherwise the
+    model's plain output is taken, both in the precision of training.
+
+    Args:
+        cfg: The config; reads INFERENCE.{ID_KEY, VALUE, GENERATION_MODE} and SOLVER.PRECISION.
+        model: The model, without a distributed wrapper; put back in its mode afterwards.
+        loader: Yields batches or lists of samples.
+
+    Returns:
+        One ``{ID_KEY: id, VALUE: output}`` per record; ids made of digits become integers.
+    """
+    arguments = (
+        {"use_beam_search": True, "output_sents": True} if cfg.INFERENCE.GENERATION_MODE else {}
+    )
+    device = next(model.parameters()).device
+    results: list[dict[str, Any]] = []
+    with _eval_mode(model):
+        for batch in _with_progress(cfg, loader):
+            batch = bad_samples.check(batch)
+            if batch is None:
+                continue
+            batch = model.preprocess_batch(batch)
+            with autocast(cfg.SOLVER.PRECISION, device):
+                outputs = model(batch, **arguments)
+            results.extend(
+                {cfg.INFERENCE.ID_KEY: _plain_id(key), cfg.INFERENCE.VALUE: _plain(value)}
+                for key, value in zip(outputs[kfg.IDS], outputs[kfg.OUTPUT], strict=True)
+            )
+    return results
+
+
+def evaluate(
+    cfg: "CfgNode", model: torch.nn.Module, loader: Any, evaluator: Any, epoch: int
+) -> dict[str, Any]:
+    """Predict on every rank, score on the main one, and return the metrics on all of them.
+
+    Args:
+        cfg: The config.
+        model: The model, possibly inside a distributed wrapper.
+        loader: Yields this rank's part of the data, in batches.
+        evaluator: Has ``eval(results, epoch)`` or ``eval(results)``; None scores nothing.
+        epoch: Number for the names of result files; -1 outside of training.
+
+    Returns:
+        What the evaluator returned; ``{}`` where that is no dict.
+    """
+    results = gather_results(predict(cfg, comm.unwrap_model(model), loader), cfg.INFERENCE.ID_KEY)
+    metrics: Any = {}
+    if evaluator is not None and comm.is_main_process():
+        metrics = call_evaluator(evaluator, results, epoch)
+    if comm.get_world_size() > 1:
+        metrics = comm.all_gather(metrics)[0]
+    return dict(metrics) if isinstance(metrics, Mapping) else {}
+
+
+def gather_results(results: list[dict[str, Any]], id_key: str) -> list[dict[str, Any]]:
+    """The results of all ranks, in rank order, on the main process; ``[]`` on the others.
+
+    A record that an earlier rank has predicted too, because a loader did not share the data out,
+    is left out.
+    """
+    if comm.get_world_size() == 1:
+        return results
+    merged: list[dict[str, Any]] = []
+    seen: set[Any] = set()
+    for shard in comm.gather(results):
+        merged.extend(result for result in shard if result[id_key] not in seen)
+        seen.update(result[id_key] for result in shard)
+    return merged
+
+
+def call_evaluator(evaluator: Any, results: list[dict[str, Any]], epoch: int) -> Any:
+    """``evaluator.eval(results, epoch)``, or ``eval(results)`` where it takes one argument."""
+    parameters = inspect.signature(evaluator.eval).parameters.values()
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(positional) > 1 or takes_any:
+        return evaluator.eval(results, epoch)
+    return evaluator.eval(results)
+
+
+@contextmanager
+def _eval_mode(model: torch.nn.Module):
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _with_progress(cfg: "CfgNode", loader: Any) -> Any:
+    """``loader`` behind a bar where somebody looks: on a terminal, or when the config says so."""
+    if not comm.is_main_process() or not (cfg.SOLVER.PROGRESS_BAR or sys.stderr.isatty()):
+        return loader
+    from tqdm import tqdm
+
+    return tqdm(loader, desc="evaluate", unit="batch", dynamic_ncols=True)
+
+
+def _plain_id(key: Any) -> int | str:
+    """``key`` as an integer if it is one in disguise, as COCO ids are, else as a string."""
+    if isinstance(key, torch.Tensor):
+        key = key.item()
+    try:
+        return int(key)
+    except ValueError:
+        return str(key)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, torch.Tensor) else value
