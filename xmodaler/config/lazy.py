@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ValidationError
 
 from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
@@ -40,7 +41,12 @@ class LazyCall:
 
     def __call__(self, **kwargs: Any) -> DictConfig:
         """The description; :func:`~xmodaler.config.instantiate.instantiate` makes the call."""
-        return DictConfig(content={**kwargs, "_target_": self._target}, flags=_FLAGS)
+        try:
+            return DictConfig(content={**kwargs, "_target_": self._target}, flags=_FLAGS)
+        except ValidationError:
+            # omegaconf takes some builtin types for type annotations; their names will do.
+            target = target_name(self._target)
+            return DictConfig(content={**kwargs, "_target_": target}, flags=_FLAGS)
 
 
 class LazyConfig:
@@ -151,7 +157,7 @@ class LazyConfig:
             cfg: The config.
             prefix: What stands before each key.
         """
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain = OmegaConf.to_container(OmegaConf.create(cfg, flags=_FLAGS), resolve=True)
         return "".join(f"{prefix}{key} = {_to_code(value)}\n" for key, value in plain.items())
 
 

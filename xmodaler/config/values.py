@@ -6,7 +6,7 @@ from ast import literal_eval
 from collections.abc import Mapping
 from typing import Any
 
-from xmodaler.utils.errors import UserError, did_you_mean
+from xmodaler.utils.errors import UserError, nearest
 
 LEAF_TYPES = (tuple, list, str, int, float, bool, type(None))
 # Keys whose default is a float although they are switches; configs may say True or False.
@@ -25,12 +25,13 @@ class FrozenConfigError(UserError, AttributeError):
     """An attempt to change a frozen configuration."""
 
 
-def check_leaf(value: Any, full_key: str) -> None:
+def check_leaf(value: Any, full_key: str, where: str = "") -> None:
     """Raise a ConfigTypeError unless ``value`` has a type that a key may hold."""
     if type(value) not in LEAF_TYPES:
+        place = f" in {where}" if where else ""
         names = ", ".join(kind.__name__ for kind in LEAF_TYPES)
         raise ConfigTypeError(
-            f"Config key '{full_key}' cannot hold a {type(value).__name__}; it may be "
+            f"Config key '{full_key}'{place} cannot hold a {type(value).__name__}; it may be "
             f"one of {names}"
         )
 
@@ -56,12 +57,14 @@ def coerce(value: Any, current: Any, full_key: str, where: str) -> Any:
         expected_name = "a section of keys" if isinstance(current, Mapping) else expected.__name__
         given_name = "a section of keys" if isinstance(value, Mapping) else given.__name__
         raise _wrong_type(full_key, where, expected_name, given_name, raw)
-    check_leaf(value, full_key)
+    check_leaf(value, full_key, where)
     if expected is str and isinstance(raw, str) and value is not None:
         return value if given is str else raw
     if given is expected or value is None or current is None:
         return value
     if expected is float and (given is int or (given is bool and full_key in FLOAT_SWITCHES)):
+        return float(value)
+    if expected is float and given is str and value.lower().lstrip("+-") in ("inf", "nan"):
         return float(value)
     if {expected, given} == {list, tuple}:
         return expected(value)
@@ -92,7 +95,6 @@ def unknown_key(root: Mapping[str, Any], full_key: str, where: str) -> ConfigKey
     known = known_keys(root)
     # The right word in the wrong section is likelier than a similar spelling.
     same_word = [key for key in known if key.split(".")[-1] == full_key.split(".")[-1]]
-    hint = did_you_mean(full_key, same_word) or did_you_mean(full_key, known)
-    if not hint and same_word:
-        hint = f"; did you mean '{same_word[0]}'?"
+    match = nearest(full_key, same_word, cutoff=0.0) or nearest(full_key, known)
+    hint = f"; did you mean '{match}'?" if match is not None else ""
     return ConfigKeyError(f"Non-existent config key '{full_key}' in {where}{hint}")

@@ -8,7 +8,10 @@ import yaml
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import PathManager, expand_path
 
+from .values import check_leaf
+
 BASE_KEY = "_BASE_"
+_MAX_DEPTH = 50
 
 
 class YamlFile(NamedTuple):
@@ -46,7 +49,7 @@ def parse_yaml(text: str, source: str) -> YamlFile:
         found = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise UserError(f"Config {source} holds {found} where a mapping of keys is expected")
     origins: dict[str, str] = {}
-    _collect_origins(node, (), source, origins, set())
+    _collect_origins(node, tree, (), source, origins)
     return YamlFile(tree, origins)
 
 
@@ -127,14 +130,15 @@ def _overlay_tree(
 
 
 def _collect_origins(
-    node: yaml.Node,
+    node: yaml.MappingNode,
+    tree: dict[str, Any],
     path: tuple[str, ...],
     source: str,
     origins: dict[str, str],
-    above: set[int],
 ) -> None:
-    if not isinstance(node, yaml.MappingNode) or id(node) in above:
-        return
+    """Note the line of every key, and refuse keys and values that no config can have."""
+    if len(path) > _MAX_DEPTH:
+        raise UserError(f"Config {source} is nested too deeply, or a section contains itself")
     for key_node, value_node in node.value:
         if key_node.tag != "tag:yaml.org,2002:str":
             line = key_node.start_mark.line + 1
@@ -143,8 +147,13 @@ def _collect_origins(
                 "such as MODEL"
             )
         key_path = (*path, key_node.value)
-        origins[".".join(key_path)] = f"{source}, line {key_node.start_mark.line + 1}"
-        _collect_origins(value_node, key_path, source, origins, above | {id(node)})
+        full_key = ".".join(key_path)
+        origins[full_key] = f"{source}, line {key_node.start_mark.line + 1}"
+        value = tree[key_node.value]
+        if isinstance(value, dict):
+            _collect_origins(value_node, value, key_path, source, origins)
+        else:
+            check_leaf(value, full_key, origins[full_key])
 
 
 def _describe(error: Exception, source: str) -> str:
