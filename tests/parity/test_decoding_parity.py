@@ -1,24 +1,12 @@
 """Decoding gives the ids and log-probabilities recorded from the original system."""
 
-import json
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from xmodaler.modeling.decode_strategy import BeamSearcher, GreedyDecoder
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = REPOSITORY.parent / "shared" / "parity"
-DEFAULT = SHARED if SHARED.is_dir() else Path(__file__).parent / "data"
-CAPTIONING = Path(os.environ.get("XMODALER_PARITY_DIR", DEFAULT)) / "captioning"
-TOY = CAPTIONING / "_shared" / "beam_toy.safetensors"
-MODELS = sorted(path.parent.name for path in CAPTIONING.glob("*/expected.safetensors"))
 BEGIN_END = {"": (0, 0), "eos5_": (4, 5)}
-
-needs_toy = pytest.mark.skipif(not TOY.is_file(), reason=f"no fixture {TOY}")
 
 
 class Table:
@@ -36,17 +24,18 @@ class Table:
         return table[image, time, tokens], {**state, "time": time + 1}
 
 
-def toy_cases():
-    if not TOY.is_file():
-        return []
-    names = {key.split("/")[0] for key in load_file(TOY) if "/" in key}
-    return sorted(names)
+def test_table_language_models(shared_folder):
+    path = shared_folder / "beam_toy.safetensors"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    fixture = load_file(path)
+    cases = sorted({key.split("/")[0] for key in fixture if "/" in key})
+    assert cases
+    for case in cases:
+        check_table(fixture, case)
 
 
-@needs_toy
-@pytest.mark.parametrize("case", toy_cases())
-def test_table_language_models(case):
-    fixture = load_file(TOY)
+def check_table(fixture, case):
     prefix = "eos5_" if case.startswith("eos5_") else ""
     table = fixture["table_eos5" if prefix else "table"]
     begin, end = BEGIN_END[prefix]
@@ -59,81 +48,47 @@ def test_table_language_models(case):
         strategy = BeamSearcher(beam_size=int(beam), **settings)
         batch = {"OUT_SIZE": int(beam)} if every else {}
     out = strategy(batch, False, Table(table))
-    assert torch.equal(out["G_SENTS_IDS"], fixture[f"{case}/G_SENTS_IDS"])
-    torch.testing.assert_close(out["G_LOGP"], fixture[f"{case}/G_LOGP"], atol=1e-5, rtol=0)
+    assert torch.equal(out["G_SENTS_IDS"], fixture[f"{case}/G_SENTS_IDS"]), case
+    expected = fixture[f"{case}/G_LOGP"]
+    torch.testing.assert_close(out["G_LOGP"], expected, atol=1e-5, rtol=0, msg=case)
 
 
-class Fixture:
-    """One model of the fixtures, built and loaded by the public calls, and its test batch."""
-
-    def __init__(self, folder):
-        from xmodaler.checkpoint import XmodalerCheckpointer
-        from xmodaler.config import get_cfg
-        from xmodaler.modeling import add_config, build_model
-
-        cfg = get_cfg()
-        config_file = str(folder / "config.yaml")
-        add_config(cfg, cfg.load_from_file_tmp(config_file))
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(["INFERENCE.VOCAB", str(folder / "vocabulary.txt")])
-        self.model = build_model(cfg)
-        XmodalerCheckpointer(self.model).load(str(folder / "weights.safetensors"))
-        self.model.eval()
-        self.meta = json.loads((folder / "meta.json").read_text())
-        self.expected = load_file(folder / "expected.safetensors")
-        inputs = load_file(folder / "inputs.safetensors")
-        self.batch = {k.removeprefix("test/"): v for k, v in inputs.items() if k.startswith("test")}
-        self.batch["IDS"] = self.meta["ids"]["test"]
-
-    @torch.no_grad()
-    def decode(self, **extra):
-        use_beam_search = extra.pop("use_beam_search", False)
-        return self.model({**self.batch, **extra}, use_beam_search, output_sents=True)
-
-    def check(self, out, case):
-        assert torch.equal(out["G_SENTS_IDS"], self.expected[f"{case}/G_SENTS_IDS"])
-        tolerance = self.meta["tolerance"]["abs"]
-        expected = self.expected[f"{case}/G_LOGP"]
-        torch.testing.assert_close(out["G_LOGP"], expected, atol=tolerance, rtol=0)
+@torch.no_grad()
+def decode(captioner, use_beam_search=False, **extra):
+    for strategy in (captioner.model.greedy_decoder, captioner.model.beam_searcher):
+        strategy.vocab_path = str(captioner.folder / "vocabulary.txt")
+    batch = {**captioner.inputs("test"), **extra}
+    return captioner.model(batch, use_beam_search=use_beam_search, output_sents=True)
 
 
-@pytest.fixture(scope="module", params=MODELS or ["none"])
-def fixture(request):
-    if not MODELS:
-        pytest.skip(f"no fixtures under {CAPTIONING}")
-    from xmodaler.utils.registry import RegistryKeyError
-
-    try:
-        return Fixture(CAPTIONING / request.param)
-    except RegistryKeyError as error:
-        pytest.skip(f"a part of {request.param} is not in this version: {error}")
+def check(captioner, out, case):
+    assert torch.equal(out["G_SENTS_IDS"], captioner.expected[f"{case}/G_SENTS_IDS"])
+    tolerance = captioner.meta["tolerance"]["abs"]
+    expected = captioner.expected[f"{case}/G_LOGP"]
+    torch.testing.assert_close(out["G_LOGP"], expected, atol=tolerance, rtol=0)
+    sentences = captioner.meta.get("sentences", {})
+    if case in sentences:
+        assert out["OUTPUT"] == sentences[case]
 
 
-def test_greedy_decoding(fixture):
-    out = fixture.decode()
-    fixture.check(out, "greedy")
-    if "greedy" in fixture.meta.get("sentences", {}):
-        assert out["OUTPUT"] == fixture.meta["sentences"]["greedy"]
+def test_greedy_decoding(captioner):
+    check(captioner, decode(captioner), "greedy")
 
 
-def test_beam_search(fixture):
-    for beam_size in fixture.meta["beams"]:
-        fixture.model.beam_searcher.beam_size = beam_size
-        out = fixture.decode(use_beam_search=True)
-        fixture.check(out, f"beam{beam_size}")
-        if f"beam{beam_size}" in fixture.meta.get("sentences", {}):
-            assert out["OUTPUT"] == fixture.meta["sentences"][f"beam{beam_size}"]
-        every = fixture.decode(use_beam_search=True, OUT_SIZE=beam_size)
-        fixture.check(every, f"beam{beam_size}_all")
+def test_beam_search(captioner):
+    for beam_size in captioner.meta["beams"]:
+        captioner.model.beam_searcher.beam_size = beam_size
+        check(captioner, decode(captioner, use_beam_search=True), f"beam{beam_size}")
+        every = decode(captioner, use_beam_search=True, OUT_SIZE=beam_size)
+        check(captioner, every, f"beam{beam_size}_all")
 
 
-def test_sampled_sentences_have_the_recorded_log_probs(fixture):
+def test_sampled_sentences_have_the_recorded_log_probs(captioner):
     """The recorded samples, fed back word by word, get the recorded log-probabilities."""
-    model = fixture.model
-    expected = fixture.expected["sample/G_LOGP"]
-    ids = fixture.expected["sample/G_SENTS_IDS"]
+    model, expected = captioner.model, captioner.expected["sample/G_LOGP"]
+    ids = captioner.expected["sample/G_SENTS_IDS"]
     with torch.no_grad():
-        state = model.start(model.preprocess_batch(fixture.batch))
+        state = model.start(model.preprocess_batch(captioner.inputs("test")))
         words = torch.zeros(len(ids), dtype=torch.long)
         for time in range(ids.size(1)):
             logits, state = model.step(words, state)
@@ -144,27 +99,28 @@ def test_sampled_sentences_have_the_recorded_log_probs(fixture):
             torch.testing.assert_close(
                 log_probs[unfinished],
                 expected[unfinished, time],
-                atol=fixture.meta["tolerance"]["abs"],
+                atol=captioner.meta["tolerance"]["abs"],
                 rtol=0,
             )
 
 
-def test_own_samples_are_reproduced_by_their_seed(fixture):
+def test_own_samples_are_reproduced_by_their_seed(captioner):
     torch.manual_seed(0)
-    first = fixture.decode(DECODE_BY_SAMPLE=True)
+    first = decode(captioner, DECODE_BY_SAMPLE=True)
     torch.manual_seed(0)
-    again = fixture.decode(DECODE_BY_SAMPLE=True)
+    again = decode(captioner, DECODE_BY_SAMPLE=True)
     assert torch.equal(first["G_SENTS_IDS"], again["G_SENTS_IDS"])
 
 
-def test_a_picture_is_decoded_alike_alone_and_in_a_batch(fixture):
-    fixture.model.beam_searcher.beam_size = max(fixture.meta["beams"])
-    together = fixture.decode(use_beam_search=True)["G_SENTS_IDS"]
-    count = len(together)
+def test_a_picture_is_decoded_alike_alone_and_in_a_batch(captioner):
+    captioner.model.beam_searcher.beam_size = max(captioner.meta["beams"])
+    batch = captioner.inputs("test")
+    count = len(captioner.meta["ids"]["test"])
     first = {
-        key: value[:1] if isinstance(value, (torch.Tensor, list)) and len(value) == count else value
-        for key, value in fixture.batch.items()
+        key: value[:1] if hasattr(value, "__len__") and len(value) == count else value
+        for key, value in batch.items()
     }
     with torch.no_grad():
-        alone = fixture.model(first, use_beam_search=True)["G_SENTS_IDS"]
+        together = captioner.model(batch, use_beam_search=True)["G_SENTS_IDS"]
+        alone = captioner.model(first, use_beam_search=True)["G_SENTS_IDS"]
     assert torch.equal(alone[0], together[0])

@@ -1,0 +1,71 @@
+"""From a command line to a comparison."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmodaler.config import CfgNode, get_cfg
+from xmodaler.engine.benchmark.report import MODES, benchmark
+from xmodaler.engine.benchmark.workload import Workload
+from xmodaler.modeling import add_config
+from xmodaler.utils.errors import UserError
+
+
+def run(arguments: Namespace) -> dict[str, Any]:
+    """Do what the command line of ``tools/benchmark.py`` asks for.
+
+    Returns:
+        The report of :func:`xmodaler.engine.benchmark.benchmark`.
+    """
+    torch.set_num_threads(arguments.threads)
+    modes = MODES if arguments.mode == "both" else (arguments.mode,)
+    seconds = _seconds(arguments.reference_seconds, modes)
+    overrides = ["MODEL.DEVICE", arguments.device, "MODEL.WEIGHTS", "", *arguments.opts]
+    cfg = _config(arguments.config_file, overrides)
+    workload = Workload.of_config(
+        cfg,
+        train_images=arguments.batch_size,
+        captions=arguments.captions,
+        decode_images=arguments.batch_size,
+        beam_size=arguments.beam_size,
+        steps=arguments.steps,
+        seed=arguments.seed,
+    )
+    return benchmark(
+        cfg,
+        workload,
+        name=Path(arguments.config_file).stem,
+        modes=modes,
+        repeats=arguments.repeats,
+        against={Path(file).stem: _config(file, overrides) for file in arguments.against},
+        peer=arguments.peer is not None,
+        reference_seconds=seconds,
+    )
+
+
+def _config(config_file: str, overrides: Sequence[str]) -> CfgNode:
+    cfg = get_cfg()
+    named = cfg.load_from_file_tmp(config_file)
+    add_config(cfg, named)
+    cfg.merge_from_file(config_file)
+    cfg.merge_from_list(list(overrides))
+    cfg.freeze()
+    return cfg
+
+
+def _seconds(text: str, modes: Sequence[str]) -> dict[str, float]:
+    if not text:
+        return {}
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != len(modes) or min(values) <= 0:
+        raise UserError(
+            f"--reference-seconds is '{text}'; give one positive number for each of "
+            f"{', '.join(modes)}, separated by a comma."
+        )
+    return dict(zip(modes, values, strict=True))
