@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises:
         UserError: It does not exist, is not UTF-8, or is not JSON; names line and column.
     """
+    path = expand_path(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             return json.load(file)
@@ -95,7 +97,7 @@ def read_captions(
     Raises:
         UserError: The file cannot be read at all, or holds no picture of the split.
     """
-    path = Path(path)
+    path = Path(expand_path(path))
     images, problems = _read_lines(path) if _is_json_lines(path) else _read_coco(path)
     if split:
         found = Counter(image.split for image in images)
@@ -251,8 +253,9 @@ def read_encoded_captions(path: str | os.PathLike) -> list[dict[str, Any]]:
     Raises:
         UserError: No such file, or not such a list.
     """
-    stem = os.path.splitext(os.fspath(path))[0]
-    choices = [os.fspath(path), stem + ".pkl", stem + ".json", stem + ".npz"]
+    path = expand_path(path)
+    stem = os.path.splitext(path)[0]
+    choices = [path, stem + ".pkl", stem + ".json", stem + ".npz"]
     found = next((name for name in choices if os.path.isfile(name)), None)
     if found is None:
         raise UserError(

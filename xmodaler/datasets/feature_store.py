@@ -16,6 +16,7 @@ import numpy as np
 
 from xmodaler.functional import read_np
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 from .bad_samples import SampleError
 
@@ -49,7 +50,7 @@ def open_feature_store(path: str | os.PathLike) -> FeatureStore:
     Raises:
         UserError: There is nothing there, or it is neither.
     """
-    path = Path(path)
+    path = Path(expand_path(path))
     if path.is_dir():
         return FolderStore(path)
     if not path.exists():
@@ -136,7 +137,7 @@ class SideFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = path
+        self.path = expand_path(path)
 
     def __bool__(self) -> bool:
         return bool(self.path)

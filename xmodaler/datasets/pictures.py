@@ -6,6 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 from .bad_samples import SampleError
 
@@ -58,6 +59,7 @@ class PictureReader:
         """
         from xmodaler.utils.pictures import load_picture
 
+        path = expand_path(path)
         if not os.path.isfile(path):
             raise SampleError(f"picture '{path}'", "the file does not exist")
         try:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 from .annotations import read_captions
 from .captions import UNKNOWN_WORD, encode_caption, words_to_ids
@@ -137,6 +138,7 @@ def read_word_ids(path: str | os.PathLike) -> dict[str, int]:
     Raises:
         UserError: The file does not exist, is not UTF-8, is empty, or has an empty or double line.
     """
+    path = expand_path(path)
     try:
         with open(path, encoding="utf-8-sig") as file:
             words = [line.strip() for line in file.read().rstrip("\n").split("\n")]

@@ -8,6 +8,7 @@ import numpy as np
 
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 from ..annotations import CaptionedImage, read_captions
 from ..bad_samples import SampleError
@@ -74,7 +75,7 @@ class CaptionDataset(MSCoCoDataset):
             attribute_file=attribute_file,
         )
         self.split = split
-        self.image_folder = image_folder
+        self.image_folder = expand_path(image_folder)
         self.vocab_file = vocab_file
         self.read_picture = PictureReader(image_size, image_augment and stage == "train")
 
@@ -105,11 +106,12 @@ class CaptionDataset(MSCoCoDataset):
             )
         self._prepare(cfg)
         images, problems = read_captions(self.anno_file, self.split)
-        for problem in problems[:10]:
+        lost = [problem for problem in problems if problem.record]
+        kept = [problem for problem in problems if not problem.record]
+        for problem in kept[:10]:
             _logger.warning("%s", problem)
-        if len(problems) > 10:
-            _logger.warning("%s has %d more problems", self.anno_file, len(problems) - 10)
-        lost = [p for p in problems if p.record]
+        if len(kept) > 10:
+            _logger.warning("%s has %d more problems", self.anno_file, len(kept) - 10)
         errors = [{"image_id": problem.where, "error": problem.reason} for problem in lost]
         return self._preprocess_datalist(self._records(images) + errors)
 
@@ -127,7 +129,7 @@ class CaptionDataset(MSCoCoDataset):
 
     def _records(self, images: list[CaptionedImage]) -> list[dict[str, Any]]:
         if self.stage != "train":
-            return [{"image_id": i.image_id, "file_name": i.file_name} for i in images]
+            return [_record(image) for image in images]
         from xmodaler.tokenization.ptb import PTBTokenizer
 
         tokenizer, word_ids = PTBTokenizer(), read_word_ids(self.vocab_file)
@@ -140,16 +142,29 @@ class CaptionDataset(MSCoCoDataset):
         for image in images:
             sentences = (tokenizer.tokenize(caption) for caption in image.captions)
             ids = [encoded for words in sentences if (encoded := words_to_ids(words, word_ids))]
-            record = {"image_id": image.image_id, "file_name": image.file_name}
+            record = _record(image)
             if ids:
                 arrays = [encode_caption(caption, self.max_seq_len) for caption in ids]
                 tokens, targets = (np.stack(table) for table in zip(*arrays, strict=True))
                 record["tokens_ids"] = tokens.astype(np.uint32)
                 record["target_ids"] = targets.astype(np.int32)
             else:
-                record.update(image_id=image.where, error="no caption with a word")
+                record["error"] = "no caption with a word"
             records.append(record)
         return records
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """One sample of a record.
+
+        Raises:
+            SampleError: The record is unusable; says where it stands in the annotations.
+        """
+        try:
+            return super().__call__(dataset_dict)
+        except SampleError as error:
+            where = dataset_dict.get("where")
+            reason = error.reason if "error" in dataset_dict else str(error)
+            raise SampleError(where, reason) if where else error from None
 
     def visual(self, record: dict[str, Any]) -> dict[str, Any]:
         """IMAGES and/or ATT_FEATS with what belongs to it."""
@@ -166,3 +181,7 @@ class CaptionDataset(MSCoCoDataset):
         if not self.feats_folder:
             sample.update(self.side(record))
         return sample
+
+
+def _record(image: CaptionedImage) -> dict[str, Any]:
+    return {"image_id": image.image_id, "file_name": image.file_name, "where": image.where}
