@@ -1,0 +1,131 @@
+"""The evaluator of captions: result files and the official metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xmodaler.evaluation.build import EVALUATION_REGISTRY
+from xmodaler.evaluation.caption_metrics import ALL_METRICS, score_with_reasons
+from xmodaler.utils.errors import UserError
+
+__all__ = ["COCOEvaler", "canonical_id"]
+
+logger = logging.getLogger(__name__)
+
+
+@EVALUATION_REGISTRY.register()
+class COCOEvaler:
+    """Scores captions against the references of a COCO captions JSON or JSON lines file.
+
+    Only the images that have a result are scored, so one file may hold the references of several
+    splits.
+
+    Args:
+        cfg: The root config; reads ``INFERENCE.{ID_KEY, VALUE}``, the keys of a result.
+        annfile: References: COCO captions JSON, or JSON lines of ``{"id", "captions"}``.
+        output_dir: Results are written to ``<output_dir>/results/{epoch}.json``; None or '' writes
+            none.
+
+    Attributes:
+        per_image: After :meth:`eval`, the scores of each image under its id as a string.
+        unavailable: After :meth:`eval`, metrics that were not computed, with the reason.
+    """
+
+    def __init__(self, cfg: Any, annfile: str, output_dir: str | None = None) -> None:
+        # Files are read on the first use, by the one process that scores.
+        self.annfile = annfile
+        self.id_key = cfg.INFERENCE.ID_KEY
+        self.value_key = cfg.INFERENCE.VALUE
+        self.output_dir = output_dir or ""
+        self.metrics: tuple[str, ...] = ALL_METRICS
+        self.per_image: dict[str, dict[str, float]] = {}
+        self.unavailable: dict[str, str] = {}
+        self._references: dict[str, list[str]] | None = None
+        if not os.path.isfile(annfile):
+            raise UserError(
+                f"the reference captions '{annfile}' do not exist; INFERENCE.VAL_ANNFILE and "
+                "INFERENCE.TEST_ANNFILE must name COCO captions JSON or JSON lines files"
+            )
+
+    @property
+    def references(self) -> dict[str, list[str]]:
+        """Reference captions per image id, in the order of the file."""
+        if self._references is None:
+            from xmodaler.datasets.annotations import read_captions
+
+            images, problems = read_captions(self.annfile)
+            for problem in problems[:5]:
+                logger.warning("%s", problem)
+            if len(problems) > 5:
+                logger.warning("%s: %d more problems", self.annfile, len(problems) - 5)
+            self._references = {canonical_id(image.image_id): image.captions for image in images}
+        return self._references
+
+    def eval(self, results: Sequence[Mapping[str, Any]], epoch: int = -1) -> dict[str, float]:
+        """Writes the results, scores them and prints one line per metric.
+
+        Args:
+            results: One ``{ID_KEY: id, VALUE: caption}`` per image; ids are integers or strings.
+            epoch: Names the result file; -1 outside of training.
+
+        Returns:
+            ``Bleu_1`` .. ``Bleu_4``, ``METEOR``, ``ROUGE_L``, ``CIDEr``, ``CIDEr-D``, ``SPICE``;
+            Java metrics only where they can be computed.
+
+        Raises:
+            UserError: If a result is malformed, an id comes twice or has no references.
+        """
+        if self.output_dir:
+            self._write(results, epoch)
+        hypotheses = self._hypotheses(results)
+        references = {key: self.references[key] for key in self.references if key in hypotheses}
+        corpus, self.per_image, self.unavailable = score_with_reasons(
+            references, hypotheses, self.metrics
+        )
+        for name, value in corpus.items():
+            print(f"{name}: {value:.3f}")
+        for name, reason in self.unavailable.items():
+            print(f"{name}: not computed, {reason}")
+        return corpus
+
+    def _write(self, results: Sequence[Mapping[str, Any]], epoch: int) -> None:
+        from xmodaler.utils.atomic import atomic_write
+
+        path = os.path.join(self.output_dir, "results", f"{epoch}.json")
+        with atomic_write(path, "w") as file:
+            json.dump(list(results), file, ensure_ascii=False)
+
+    def _hypotheses(self, results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        hypotheses: dict[str, str] = {}
+        unknown: list[str] = []
+        for index, result in enumerate(results):
+            if self.id_key not in result or self.value_key not in result:
+                raise UserError(
+                    f"result {index} has the keys {sorted(result)}, but INFERENCE.ID_KEY "
+                    f"'{self.id_key}' and INFERENCE.VALUE '{self.value_key}' are needed"
+                )
+            key = canonical_id(result[self.id_key])
+            if key in hypotheses:
+                raise UserError(f"image {key} has more than one result; each is scored once")
+            hypotheses[key] = result[self.value_key]
+            if key not in self.references:
+                unknown.append(key)
+        if unknown:
+            raise UserError(
+                f"{len(unknown)} of {len(hypotheses)} results belong to images that are not in "
+                f"'{self.annfile}', the first of them {unknown[0]}"
+            )
+        for key in [key for key in hypotheses if not self.references[key]]:
+            logger.warning("image %s has no reference in '%s': not scored", key, self.annfile)
+            del hypotheses[key]
+        return hypotheses
+
+
+def canonical_id(key: Any) -> str:
+    """The id under which results and references meet: 7, "7" and "007" are the same image."""
+    text = str(key)
+    return str(int(text)) if text.isdecimal() else text
