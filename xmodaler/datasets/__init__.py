@@ -19,6 +19,7 @@ from .images import (
     MSCoCoSampleByTxtDataset,
 )
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
+from .videos import MSRVTTDataset, MSVDDataset
 
 __all__ = [
     "DATASETS_REGISTRY",
@@ -32,6 +33,8 @@ __all__ = [
     "MSCoCoFeatDataset",
     "MSCoCoRawDataset",
     "MSCoCoSampleByTxtDataset",
+    "MSRVTTDataset",
+    "MSVDDataset",
     "MapDataset",
     "ResumableBatchSampler",
     "SampleError",

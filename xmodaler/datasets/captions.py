@@ -78,3 +78,22 @@ def caption_sample(tokens: np.ndarray, targets: np.ndarray, wanted: int) -> dict
         kfg.G_TARGET_IDS: [targets[i].astype(np.int64) for i in chosen],
         kfg.G_TOKENS_TYPE: [np.ones(len(tokens[i]), dtype=np.int64) for i in chosen],
     }
+
+
+def one_row_per_caption(datalist: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records with one caption each in place of records with all captions of an image.
+
+    Args:
+        datalist: Records; those with arrays ``tokens_ids`` and ``target_ids`` (n, L) become n
+            records with (1, L), the others stay.
+    """
+    rows = []
+    for record in datalist:
+        tables = [record.get(name) for name in ("tokens_ids", "target_ids")]
+        if "error" in record or any(table is None for table in tables):
+            rows.append(record)
+            continue
+        for k in range(len(tables[0])):
+            tokens, targets = (table[k : k + 1] for table in tables)
+            rows.append({**record, "tokens_ids": tokens, "target_ids": targets})
+    return rows

@@ -12,7 +12,7 @@ from xmodaler.utils.errors import UserError
 from ..annotations import read_encoded_captions
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
-from ..captions import caption_sample
+from ..captions import caption_sample, one_row_per_caption
 from ..feature_store import FeatureStore, SideFile, open_feature_store
 from ..features import expected_width, visual_sample
 
@@ -194,15 +194,4 @@ class MSCoCoSampleByTxtDataset(MSCoCoDataset):
             )
 
     def _preprocess_datalist(self, datalist: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if self.stage != "train":
-            return datalist
-        rows = []
-        for record in datalist:
-            if "error" in record or "tokens_ids" not in record or "target_ids" not in record:
-                rows.append(record)
-                continue
-            for k in range(len(record["tokens_ids"])):
-                caption = slice(k, k + 1)
-                one = {name: record[name][caption] for name in ("tokens_ids", "target_ids")}
-                rows.append({**record, **one})
-        return rows
+        return one_row_per_caption(datalist) if self.stage == "train" else datalist
