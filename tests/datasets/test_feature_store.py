@@ -10,7 +10,8 @@ import pytest
 
 from xmodaler.datasets.bad_samples import SampleError
 from xmodaler.datasets.feature_store import SideFile, open_feature_store, read_arrays
-from xmodaler.datasets.packing import MAGIC, pack, records_of_array, records_of_folder
+from xmodaler.datasets.packed_store import MAGIC
+from xmodaler.datasets.packing import pack, records_of_array, records_of_folder
 from xmodaler.utils.errors import UserError
 
 
@@ -153,6 +154,9 @@ def test_damaged_packed_files(folder, tmp_path):
         path.write_bytes(content)
         with pytest.raises(UserError, match=words):
             open_feature_store(path)
+    path.write_bytes(whole.replace(b'"dimensions": 2', b'"dimensions": 9'))
+    with pytest.raises(SampleError, match=r"record '9': its entry in .* is damaged"):
+        open_feature_store(path).get("9")
     with pytest.raises(UserError, match=r"do not exist; DATALOADER\.FEATS_FOLDER"):
         open_feature_store(tmp_path / "nowhere")
 

@@ -2,7 +2,7 @@
 
 * A folder holds one ``<id>.npz`` or ``<id>.npy`` per record.
 * A packed file holds all records; it is mapped into memory, so processes share its pages and
-  opening it costs nothing (written by :mod:`.packing`, layout described there).
+  opening it costs nothing (layout in :mod:`.packed_store`).
 """
 
 import os
@@ -58,7 +58,7 @@ def open_feature_store(path: str | os.PathLike) -> FeatureStore:
             f"features '{path}' do not exist; DATALOADER.FEATS_FOLDER must name a folder of "
             ".npz/.npy files or a file written by tools/pack_features.py"
         )
-    from .packing import PackedStore
+    from .packed_store import PackedStore
 
     return PackedStore(path)
 
