@@ -66,7 +66,9 @@ def test_epoch_and_output_dir_are_optional(cfg, annfile, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["captions.json"]
     evaler = quick(COCOEvaler(cfg, annfile, str(tmp_path)))
     evaler.eval(RESULTS)
-    assert (tmp_path / "results" / "-1.json").is_file()
+    evaler.result_prefix = "val_"
+    evaler.eval(RESULTS, 2)
+    assert sorted(os.listdir(tmp_path / "results")) == ["-1.json", "val_2.json"]
 
 
 def test_java_metrics_are_absent_with_one_line(cfg, annfile, capsys, monkeypatch):

@@ -31,6 +31,7 @@ class COCOEvaler:
             none.
 
     Attributes:
+        result_prefix: Put before the epoch in the names of result files, to tell splits apart.
         per_image: After :meth:`eval`, the scores of each image under its id as a string.
         unavailable: After :meth:`eval`, metrics that were not computed, with the reason.
     """
@@ -41,6 +42,7 @@ class COCOEvaler:
         self.id_key = cfg.INFERENCE.ID_KEY
         self.value_key = cfg.INFERENCE.VALUE
         self.output_dir = output_dir or ""
+        self.result_prefix = ""
         self.metrics: tuple[str, ...] = ALL_METRICS
         self.per_image: dict[str, dict[str, float]] = {}
         self.unavailable: dict[str, str] = {}
@@ -95,7 +97,7 @@ class COCOEvaler:
     def _write(self, results: Sequence[Mapping[str, Any]], epoch: int) -> None:
         from xmodaler.utils.atomic import atomic_write
 
-        path = os.path.join(self.output_dir, "results", f"{epoch}.json")
+        path = os.path.join(self.output_dir, "results", f"{self.result_prefix}{epoch}.json")
         with atomic_write(path, "w") as file:
             json.dump(list(results), file, ensure_ascii=False)
 

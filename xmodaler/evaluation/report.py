@@ -1,0 +1,285 @@
+"""A report of a training run as one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmodaler.utils.atomic import atomic_write
+from xmodaler.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Curve", "read_curves", "write_report"]
+
+Curve = Sequence[tuple[float, float]]  # (iteration, value) pairs
+
+_PICTURE_SIDE = 448  # longest side of a picture in the report, in pixels
+_TILE_SIDE = 152  # of the picture behind the attention of a word; shown at half the size
+_SMALL_SIDE = 160  # pictures up to this side are enlarged without smoothing
+_MAX_POINTS = 240  # of a curve
+_MAX_PROBES = 60  # of them with a title under the pointer
+_DARKEST = 0.75  # opacity of the veil over what the model does not look at
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    *,
+    title: str,
+    scores: Sequence[Mapping[str, Any]] = (),
+    curves: Mapping[str, Curve] | None = None,
+    samples: Sequence[Mapping[str, Any]] = (),
+    notes: str | Sequence[str] = (),
+) -> None:
+    """Writes score table, training curves and captioned pictures to an HTML file.
+
+    Pictures are embedded, curves are inline SVG, there is no script and no reference to the
+    outside. Text is escaped. The file appears whole or not at all.
+
+    Args:
+        path: The file to write.
+        title: Heading.
+        scores: Rows of the table; a row maps column to text or number, columns are in the order of
+            their first appearance, the first is the label.
+        curves: Name to (iteration, value) pairs; non-finite values are left out.
+        samples: Mappings with ``caption`` (str) and, optionally, ``image`` (PIL image or path),
+            ``references`` (list of str), ``scores`` (name to number), ``words`` (list of T str)
+            and ``attention`` (weights ``(T, gh, gw)``, or ``(T, N)`` with N a square).
+        notes: Sentences under the heading.
+
+    Raises:
+        UserError: If the file cannot be written or a picture cannot be read.
+    """
+    import jinja2
+
+    from xmodaler import __version__
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("xmodaler.evaluation"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=False,
+    )
+    drawn = [_draw_curve(name, points) for name, points in (curves or {}).items()]
+    html = environment.get_template("report.html").render(
+        title=title,
+        notes=[notes] if isinstance(notes, str) else list(notes),
+        table=_table(scores),
+        curves=[curve for curve in drawn if curve is not None],
+        samples=[_sample(sample) for sample in samples],
+        version=__version__,
+    )
+    with atomic_write(path, "w") as file:
+        file.write(html)
+
+
+def read_curves(path: str | os.PathLike[str]) -> dict[str, list[tuple[int, float]]]:
+    """Reads the scalars of a ``metrics.json``: one JSON object with ``iteration`` per line.
+
+    Lines that were cut off by a kill are skipped; where an iteration appears twice because a run
+    was resumed, the later line counts.
+
+    Args:
+        path: The file; a missing one gives no curves.
+
+    Returns:
+        Name to (iteration, value) pairs in order of iteration; names sorted.
+    """
+    found: dict[str, dict[int, float]] = {}
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                record = json.loads(line)
+                iteration = int(record.pop("iteration"))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                continue
+            for name, value in record.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    found.setdefault(name, {})[iteration] = float(value)
+    return {name: sorted(points.items()) for name, points in sorted(found.items())}
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return {
+        "columns": columns,
+        "rows": [[_cell(row.get(column, "")) for column in columns] for row in rows],
+    }
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool | int | str):
+        return str(value)
+    return f"{float(value):.3f}"
+
+
+def _number(value: float) -> str:
+    """A number in few characters, for axes."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3 or abs(value) >= 1e5:
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.4g}"
+
+
+def _draw_curve(name: str, points: Curve) -> dict[str, Any] | None:
+    """Coordinates of a curve in a drawing of 320 x 150 units; None without a finite point."""
+    points = [(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    if not points:
+        return None
+    last = points[-1]
+    points = _thin(points, _MAX_POINTS)
+    xs, ys = np.array(points).T
+    low, high = float(ys.min()), float(ys.max())
+    if low == high:
+        low, high = low - abs(low or 1) / 2, high + abs(high or 1) / 2
+    left, right, top, bottom = 40.0, 314.0, 10.0, 126.0
+    span = float(xs[-1] - xs[0]) or 1.0
+    px = (left + (xs - xs[0]) / span * (right - left)) if len(xs) > 1 else np.array([right])
+    py = bottom - (ys - low) / (high - low) * (bottom - top)
+    step = max(1, len(points) // _MAX_PROBES)
+    chosen = sorted({*range(0, len(points), step), len(points) - 1})
+    edges = [left, *((px[a] + px[b]) / 2 for a, b in itertools.pairwise(chosen)), right]
+    return {
+        "name": name,
+        "last": _number(last[1]),
+        "label": f"{name}: {_number(ys[0])} at {_number(xs[0])}, {_number(last[1])} at the end",
+        "top": _number(high),
+        "bottom": _number(low),
+        "first_x": _whole(xs[0]) if len(xs) > 1 else "",
+        "last_x": _whole(xs[-1]),
+        "path": "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(px, py, strict=True)),
+        "end": (f"{px[-1]:.1f}", f"{py[-1]:.1f}"),
+        "probes": [
+            {
+                "left": f"{edges[k]:.1f}",
+                "width": f"{max(0.0, edges[k + 1] - edges[k]):.1f}",
+                "x": f"{px[i]:.1f}",
+                "y": f"{py[i]:.1f}",
+                "title": f"{_whole(xs[i])}: {_number(ys[i])}",
+            }
+            for k, i in enumerate(chosen)
+        ],
+    }
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}" if float(value).is_integer() else _number(value)
+
+
+def _thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most ``most`` points: neighbours are averaged, so that a noisy curve stays honest."""
+    if len(points) <= most:
+        return points
+    # Groups of one size, or the curve would look noisier where they are smaller.
+    size = math.ceil(len(points) / (most - 2))
+    inner = np.array(points[1:-1])
+    groups = (inner[start : start + size] for start in range(0, len(inner), size))
+    return [points[0], *(tuple(group.mean(axis=0).tolist()) for group in groups), points[-1]]
+
+
+def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    picture = _open(sample.get("image"))
+    shown: dict[str, Any] = {
+        "caption": sample.get("caption", ""),
+        "references": list(sample.get("references") or ()),
+        "badges": [(name, _cell(value)) for name, value in (sample.get("scores") or {}).items()],
+        "picture": None,
+        "words": [],
+    }
+    if picture is None:
+        return shown
+    small = max(picture.size) <= _SMALL_SIDE
+    resized = _fit(picture, _PICTURE_SIDE)
+    shown |= {
+        "picture": _data_uri(resized, "PNG" if small else "JPEG"),
+        "small": small,
+        "width": resized.width,
+        "height": resized.height,
+        "alt": shown["caption"] or "test picture",
+    }
+    maps = _grids(sample.get("attention"))
+    if maps is not None:
+        words = sample.get("words") or shown["caption"].split()
+        shown |= {
+            "thumbnail": _data_uri(_fit(picture, _TILE_SIDE), "PNG" if small else "JPEG"),
+            "ratio": f"{picture.width} / {picture.height}",
+            "words": [
+                {"text": word, "veil": _data_uri(_veil(weights), "PNG")}
+                for word, weights in zip(words, maps, strict=False)
+            ],
+        }
+    return shown
+
+
+def _open(image: Any) -> Image.Image | None:
+    if image is None:
+        return None
+    if isinstance(image, str | os.PathLike):
+        from xmodaler.utils.pictures import load_picture
+
+        return load_picture(image, min_side=_PICTURE_SIDE)
+    return image.convert("RGB")
+
+
+def _fit(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with its longest side brought down to ``side``; never enlarged."""
+    scale = side / max(picture.size)
+    if scale >= 1:
+        return picture
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size)
+
+
+def _data_uri(picture: Image.Image, kind: str) -> str:
+    buffer = io.BytesIO()
+    options = {"quality": 82, "optimize": True} if kind == "JPEG" else {"optimize": True}
+    picture.save(buffer, kind, **options)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:image/{kind.lower()};base64,{encoded}"
+
+
+def _grids(attention: Any) -> np.ndarray | None:
+    """Attention as float ``(T, gh, gw)``; None where there is none or it has no layout."""
+    if attention is None:
+        return None
+    if hasattr(attention, "detach"):
+        attention = attention.detach().float().cpu()
+    weights = np.asarray(attention, dtype=np.float64)
+    if weights.ndim == 2:
+        side = math.isqrt(weights.shape[1])
+        if side * side != weights.shape[1]:
+            return None
+        weights = weights.reshape(-1, side, side)
+    if weights.ndim != 3:
+        raise UserError(f"attention maps have shape {weights.shape}; (T, gh, gw) is right")
+    return np.nan_to_num(np.clip(weights, 0, None))
+
+
+def _veil(weights: np.ndarray) -> Image.Image:
+    """A black layer that is clear where the model looks; a pixel per cell, smoothed when shown."""
+    from PIL import Image
+
+    peak = weights.max()
+    light = weights / peak if peak > 0 else np.zeros_like(weights)
+    opacity = np.rint((1 - light) * _DARKEST * 255).astype(np.uint8)
+    # A few pixels per cell: browsers blur the border of a tiny picture towards transparency.
+    height, width = weights.shape
+    scale = max(1, 48 // max(height, width))
+    alpha = Image.fromarray(opacity).resize((width * scale, height * scale), Image.BICUBIC)
+    layer = Image.new("LA", alpha.size, (0, 0))
+    layer.putalpha(alpha)
+    return layer
