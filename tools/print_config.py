@@ -17,14 +17,14 @@ def main() -> int:
     parser.add_argument(
         "--diff", action="store_true", help="print only what differs from the defaults"
     )
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="overrides")
-    args = parser.parse_args()
-    overrides = args.opts[1:] if args.opts[:1] == ["--opts"] else args.opts
+    parser.add_argument(
+        "opts", nargs="*", metavar="KEY VALUE", help="overrides, with or without --opts before them"
+    )
+    args = parser.parse_intermixed_args([item for item in sys.argv[1:] if item != "--opts"])
     try:
         from xmodaler.modeling import add_config
 
-        wants_classes = bool(args.config_file or overrides)
-        cfg = load_config(args.config_file, overrides, add_config if wants_classes else None)
+        cfg = load_config(args.config_file, args.opts, add_config)
         print(describe_config(cfg, key=args.key, only_changes=args.diff), end="")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -28,7 +28,8 @@ def load_config(
     Args:
         config_file: A YAML file; '' for the defaults alone.
         overrides: ``[key, value, key, value, ...]``.
-        add_config: ``xmodaler.modeling.add_config``, or None where no model is meant.
+        add_config: ``xmodaler.modeling.add_config``, or None where no model is meant. It is not
+            called when neither the file nor the overrides name an architecture.
 
     Returns:
         The config, not frozen.
@@ -39,7 +40,8 @@ def load_config(
     cfg = get_cfg()
     named = cfg.load_from_file_tmp(config_file) if config_file else CfgNode(new_allowed=True)
     named.merge_from_list(overrides)
-    if add_config is not None:
+    # A file that serves as a base may name no architecture; building a model asks for it.
+    if add_config is not None and named.get("MODEL", cfg.MODEL).get("META_ARCHITECTURE"):
         add_config(cfg, named)
     if config_file:
         cfg.merge_from_file(config_file)

@@ -61,19 +61,20 @@ def _decode(file: IO[bytes], name: str, max_pixels: int, min_side: int | None) -
     file.seek(0)
     try:
         with warnings.catch_warnings():
-            # Pillow's own size limit only warns; the one below decides before decoding.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of large pictures and odd metadata; neither is the user's concern here.
+            warnings.simplefilter("ignore")
             picture = Image.open(file)
-        width, height = picture.size
-        if width * height > max_pixels:
-            raise UserError(
-                f"Picture {name} is too large: {width}x{height} has more than {max_pixels} pixels"
-            )
-        if min_side is not None:
-            scale = max(1, min(width, height) // max(1, min_side))
-            picture.draft("RGB", (width // scale, height // scale))
-        picture.load()
-        return _to_rgb(_upright(picture))
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise UserError(
+                    f"Picture {name} is too large: {width}x{height} has more than "
+                    f"{max_pixels} pixels"
+                )
+            if min_side is not None:
+                scale = max(1, min(width, height) // max(1, min_side))
+                picture.draft("RGB", (width // scale, height // scale))
+            picture.load()
+            return _to_rgb(_upright(picture))
     except UserError:
         raise
     except UnidentifiedImageError:
