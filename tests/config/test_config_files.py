@@ -88,6 +88,25 @@ def test_overrides_can_exchange_a_class_and_set_its_keys(tmp_path):
     assert load_config("", overrides, add_config).MODEL.MINE.SIZE == 5
 
 
+def test_a_file_may_set_keys_of_a_class_that_an_override_exchanges(tmp_path):
+    path = write(
+        tmp_path, own="MODEL:\n  META_ARCHITECTURE: Any\n  ENCODER: FIRST\n  FIRST: {SIZE: 3}\n"
+    )
+
+    def add_config(cfg, tmp_cfg):
+        cfg.MODEL[tmp_cfg.MODEL.ENCODER] = CfgNode({"SIZE": 1})
+
+    cfg = load_config(path, ["MODEL.ENCODER", "SECOND", "MODEL.SECOND.SIZE", "2"], add_config)
+    assert (cfg.MODEL.ENCODER, cfg.MODEL.FIRST.SIZE, cfg.MODEL.SECOND.SIZE) == ("SECOND", 3, 2)
+
+
+def test_keys_of_a_class_that_is_not_named_are_explained(tmp_path):
+    path = write(tmp_path, own="MODEL:\n  UPDOWN: {DROPOUT1: 0.5}\n")
+    with pytest.raises(KeyError, match=r"'MODEL.UPDOWN' in .*; none of the classes") as caught:
+        load_config(path)
+    assert "did you mean" not in str(caught.value)
+
+
 def test_unknown_key_names_file_line_and_nearest_key(tmp_path):
     path = write(tmp_path, top="_BASE_: base.yaml\n", base="SEED: 1\nMODEL:\n  ENCODR: x\n")
     with pytest.raises(KeyError) as caught:

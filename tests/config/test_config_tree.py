@@ -112,6 +112,8 @@ def test_wrong_type_names_key_and_expected_type(key, value, expected, given):
         ("solver.base_lr", "SOLVER.BASE_LR"),
         ("SOLVER.BEAM_SIZE", "DECODE_STRATEGY.BEAM_SIZE"),
         ("MODEL.TOKENEMBED.DIM", "MODEL.TOKEN_EMBED.DIM"),
+        ("MODLE.ENCODR", "MODEL.ENCODER"),
+        ("SOLVR", "SOLVER"),
     ],
 )
 def test_unknown_key_names_the_nearest_one(key, nearest):

@@ -39,10 +39,12 @@ def load_config(
     """
     cfg = get_cfg()
     named = cfg.load_from_file_tmp(config_file) if config_file else CfgNode(new_allowed=True)
-    named.merge_from_list(overrides)
-    # A file that serves as a base may name no architecture; building a model asks for it.
-    if add_config is not None and named.get("MODEL", cfg.MODEL).get("META_ARCHITECTURE"):
-        add_config(cfg, named)
+    # Twice: the file may set keys of a class that the overrides exchange for another.
+    for changes in ((), overrides) if overrides else ((),):
+        named.merge_from_list(changes)
+        # A file that serves as a base may name no architecture; building a model asks for it.
+        if add_config is not None and named.get("MODEL", cfg.MODEL).get("META_ARCHITECTURE"):
+            add_config(cfg, named)
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(overrides)

@@ -92,9 +92,20 @@ def known_keys(node: Mapping[str, Any], path: tuple[str, ...] = ()) -> list[str]
 
 def unknown_key(root: Mapping[str, Any], full_key: str, where: str) -> ConfigKeyError:
     """The error for a key that ``root`` does not have; it names the nearest one that it has."""
-    known = known_keys(root)
-    # The right word in the wrong section is likelier than a similar spelling.
-    same_word = [key for key in known if key.split(".")[-1] == full_key.split(".")[-1]]
-    match = nearest(full_key, same_word, cutoff=0.0) or nearest(full_key, known)
+    match = _nearest_key(full_key, known_keys(root))
     hint = f"; did you mean '{match}'?" if match is not None else ""
+    if match is None and full_key.startswith("MODEL."):
+        hint = "; none of the classes that add_config was given creates it"
     return ConfigKeyError(f"Non-existent config key '{full_key}' in {where}{hint}")
+
+
+def _nearest_key(full_key: str, known: list[str]) -> str | None:
+    section, _, word = full_key.rpartition(".")
+    # The right word in the wrong section is likelier than another word, and a misspelt word
+    # than a misspelt path: of long paths, almost all are "similar".
+    same_word = [key for key in known if key.rpartition(".")[2] == word]
+    if same_word:
+        return nearest(full_key, same_word, cutoff=0.0)
+    siblings = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == section}
+    sibling = nearest(word, siblings)
+    return siblings[sibling] if sibling is not None else nearest(full_key, known, cutoff=0.8)
