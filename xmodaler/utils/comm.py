@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 # The group of the processes on this machine; ``launch`` sets it.
 _LOCAL_PROCESS_GROUP: dist.ProcessGroup | None = None
-_CPU_GROUP: dist.ProcessGroup | None = None
+# The default group and the gloo group that was made beside it.
+_CPU_GROUP: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None
 
 
 def _initialized() -> bool:
@@ -80,9 +81,9 @@ def cpu_group() -> dist.ProcessGroup | None:
     global _CPU_GROUP
     if dist.get_backend() != dist.Backend.NCCL:
         return dist.group.WORLD
-    if _CPU_GROUP is None or _CPU_GROUP not in dist.distributed_c10d._world.pg_map:
-        _CPU_GROUP = dist.new_group(backend="gloo")
-    return _CPU_GROUP
+    if _CPU_GROUP is None or _CPU_GROUP[0] is not dist.group.WORLD:
+        _CPU_GROUP = (dist.group.WORLD, dist.new_group(backend="gloo"))
+    return _CPU_GROUP[1]
 
 
 def all_gather(data: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
