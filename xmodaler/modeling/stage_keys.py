@@ -9,11 +9,14 @@ G_PACKING = "_G_PACKING"
 DECODER_CACHE = "_DECODER_CACHE"
 """Keys and values of the words generated so far, one store per image."""
 
-GATE_INPUTS = "_GATE_INPUTS"
-"""What the image contributes to the gates of a recurrent decoder at every step, (B, 4H)."""
+CAPTION_PLAN = "_CAPTION_PLAN"
+"""The CaptionPlan of the batch, made while the words were still on the host."""
 
 ATTENTION_WEIGHTS = "_ATTENTION_WEIGHTS"
 """(R, N): attention of the latest word to the regions, when RETURN_ATTENTION asks for it."""
 
 RETURN_ATTENTION = "RETURN_ATTENTION"
 """Batch key: true when decoding has to return attention maps."""
+
+INTERNAL = (ATT_PACKING, G_PACKING, DECODER_CACHE, CAPTION_PLAN, ATTENTION_WEIGHTS)
+"""Keys that do not leave the model."""

@@ -3,15 +3,24 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
+from xmodaler.functional import trees
+from xmodaler.utils.errors import UserError
 
 from ..attention import AdditiveAttention, build_attention
+from ..layers.caption_plan import Feedback, Staircase, first_of_each
+from ..layers.deferred import DeferredWeight
+from ..layers.grouping import queries_per_image
+from ..layers.lstm import lstm_pointwise
 from ..layers.packing import pack_or_flatten, unpack_or_keep
 from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, RETURN_ATTENTION
 from .build import DECODER_REGISTRY
 from .decoder import Decoder
+
+OWN, IMAGE, WORD = range(3)
+"""The inputs of LSTM1, in the order of the columns of its weight: h2, g and x."""
 
 
 @DECODER_REGISTRY.register()
@@ -23,8 +32,8 @@ class UpDownDecoder(Decoder):
 
     Args:
         hidden_size: Width H of both LSTMs.
-        token_embed_dim: Width of the word embedding x.
-        visual_embed_dim: Width of the regions f and of the global feature g.
+        token_embed_dim: Width E of the word embedding x.
+        visual_embed_dim: Width D of the regions f and of the global feature g.
         att_embed_size: Inner width of the attention.
         dropout1: Dropout on the input of LSTM1.
         dropout2: Dropout on the input of LSTM2.
@@ -50,8 +59,9 @@ class UpDownDecoder(Decoder):
     ) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.lstm1 = nn.LSTMCell(hidden_size + visual_embed_dim + token_embed_dim, hidden_size)
-        self.lstm2 = nn.LSTMCell(hidden_size + visual_embed_dim, hidden_size)
+        self.input_widths = (hidden_size, visual_embed_dim, token_embed_dim)
+        self.lstm1 = nn.LSTMCell(sum(self.input_widths), hidden_size)
+        self.lstm2 = nn.LSTMCell(visual_embed_dim + hidden_size, hidden_size)
         self.att = attention or AdditiveAttention(
             query_dim=hidden_size,
             memory_dim=visual_embed_dim,
@@ -59,8 +69,8 @@ class UpDownDecoder(Decoder):
             dropout=att_embed_dropout,
         )
         self.p_att_feats = self.att.memory_projection()
-        self.dropout1 = nn.Dropout(dropout1) if dropout1 > 0 else None
-        self.dropout2 = nn.Dropout(dropout2) if dropout2 > 0 else None
+        self.dropout1 = nn.Dropout(dropout1)
+        self.dropout2 = nn.Dropout(dropout2)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -102,19 +112,96 @@ class UpDownDecoder(Decoder):
         x = batched_inputs[kfg.G_TOKEN_EMBED]
         h1, h2 = batched_inputs[kfg.G_HIDDEN_STATES]
         c1, c2 = batched_inputs[kfg.G_CELL_STATES]
-        g = batched_inputs[kfg.GLOBAL_FEATS].flatten(1)
-        g = g.repeat_interleave(x.shape[0] // g.shape[0], dim=0)
-        first = torch.cat([h2, g, x], dim=-1)
-        if self.dropout1 is not None:
-            first = self.dropout1(first)
-        h1, c1 = self.lstm1(first, (h1, c1))
+        g = self._global_feature(batched_inputs)
+        groups = queries_per_image(x.shape[0], g.shape[0])
+        first = torch.cat([h2, g.repeat_interleave(groups, dim=0), x], dim=-1)
+        h1, c1 = self.lstm1(self.dropout1(first), (h1, c1))
         need_weights = bool(batched_inputs.get(RETURN_ATTENTION, False))
         attended, weights = self.att(h1, batched_inputs[kfg.P_ATT_FEATS], need_weights)
         second = torch.cat([attended, h1], dim=-1)
-        if self.dropout2 is not None:
-            second = self.dropout2(second)
-        h2, c2 = self.lstm2(second, (h2, c2))
+        h2, c2 = self.lstm2(self.dropout2(second), (h2, c2))
         produced: dict[str, Any] = {kfg.G_HIDDEN_STATES: [h1, h2], kfg.G_CELL_STATES: [c1, c2]}
         if need_weights:
             produced[ATTENTION_WEIGHTS] = weights
         return produced
+
+    def unroll(
+        self,
+        x: Tensor,
+        stairs: Staircase,
+        batched_inputs: dict[str, Any],
+        feedback: Feedback | None = None,
+    ) -> Tensor:
+        """All steps of given sentences; equal to :meth:`forward` step by step.
+
+        What words and image contribute to the gates of LSTM1 is computed for all steps at once,
+        and so are the gradients of the recurrent weights.
+
+        Args:
+            x: (n, E), the input word of every position of ``stairs``.
+            stairs: Which captions are computed at which step.
+            batched_inputs: Holds GLOBAL_FEATS (B, D) and P_ATT_FEATS.
+            feedback: Called before every step but the first with its number and h2 of its rows;
+                returns rows whose input words are replaced and the new words (k, E), or None.
+
+        Returns:
+            (n, H), h2 of every position.
+        """
+        order = stairs.image_order.to(x.device)
+        memory = trees.reorder(batched_inputs[kfg.P_ATT_FEATS], order)
+        g = self._global_feature(batched_inputs).index_select(0, order)
+        from_first = DeferredWeight(self.lstm1.weight_ih, self.input_widths)
+        from_h1 = DeferredWeight(self.lstm1.weight_hh)
+        from_second = DeferredWeight(self.lstm2.weight_ih)
+        from_h2 = DeferredWeight(self.lstm2.weight_hh)
+        words = stairs.split(from_first.linear(self.dropout1(x), block=WORD))
+        images = self._image_gates(g, from_first, stairs)
+        bias2 = self.lstm2.bias_ih + self.lstm2.bias_hh
+        outputs: list[Tensor] = []
+        for t, step in enumerate(stairs.steps):
+            gates = words[t]
+            if t > 0:
+                h1, c1, h2, c2 = (first_of_each(s, stairs.steps[t - 1], step) for s in state)
+                replaced = feedback(t, h2) if feedback is not None else None
+                if replaced is not None:
+                    rows, new = replaced
+                    new = from_first.linear(self.dropout1(new), block=WORD)
+                    gates = gates.index_copy(0, rows, new)
+            gates = (gates.unflatten(0, step) + images[t]).flatten(0, 1)
+            if t > 0:
+                gates = from_first.linear(self.dropout1(h2), from_h1.linear(h1, gates), OWN)
+            h1, c1 = lstm_pointwise(gates, c1 if t > 0 else None)
+            here = trees.map_tensors(lambda m, count=step[0]: m[:count], memory)
+            attended, _ = self.att(h1, here)
+            second = self.dropout2(torch.cat([attended, h1], dim=-1))
+            gates = from_second.linear(second, bias2)
+            if t > 0:
+                gates = from_h2.linear(h2, gates)
+            h2, c2 = lstm_pointwise(gates, c2 if t > 0 else None)
+            state = (h1, c1, h2, c2)
+            outputs.append(h2)
+        return torch.cat(outputs)
+
+    def _global_feature(self, batched_inputs: dict[str, Any]) -> Tensor:
+        """GLOBAL_FEATS as (B, D)."""
+        g = batched_inputs.get(kfg.GLOBAL_FEATS)
+        if g is None or g.flatten(1).shape[1] != self.input_widths[1]:
+            found = "is missing" if g is None else f"has width {g.flatten(1).shape[1]}"
+            raise UserError(
+                f"{kfg.GLOBAL_FEATS} {found}; UpDownDecoder needs width "
+                f"{self.input_widths[1]} (MODEL.VISUAL_EMBED.OUT_DIM), as UpDownEncoder gives it"
+            )
+        return g.flatten(1)
+
+    def _image_gates(
+        self, g: Tensor, from_first: DeferredWeight, stairs: Staircase
+    ) -> list[Tensor]:
+        """What sorted images (B, D) add to the gates of LSTM1, per step (b, 1 or groups, 4H)."""
+        bias = self.lstm1.bias_ih + self.lstm1.bias_hh
+        if self.training and self.dropout1.p > 0:
+            # Every caption drops other elements at every step, so nothing can be shared.
+            each = torch.cat([g[:b].repeat_interleave(count, dim=0) for b, count in stairs.steps])
+            gates = stairs.split(from_first.linear(self.dropout1(each), bias, IMAGE))
+            return [part.unflatten(0, step) for part, step in zip(gates, stairs.steps, strict=True)]
+        gates = from_first.linear(g, bias, IMAGE).unsqueeze(1)
+        return [gates[:b] for b, _ in stairs.steps]

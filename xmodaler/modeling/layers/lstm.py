@@ -11,12 +11,15 @@ def lstm_pointwise(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
     forget, cell, output (Hochreiter & Schmidhuber 1997 with forget gates, as in torch).
 
     Args:
-        gates: (R, 4H), input and hidden contributions and biases summed.
+        gates: (R, 4H), input and hidden contributions and biases summed; in half precision they
+            are widened, since a cell state adds up over many steps.
         cell: (R, H), or None for a zero state.
 
     Returns:
         Hidden and cell state, (R, H) each.
     """
+    if gates.dtype in (torch.float16, torch.bfloat16):
+        gates = gates.float()
     in_gate, forget_gate, candidate, out_gate = gates.chunk(4, dim=-1)
     new = torch.sigmoid(in_gate) * torch.tanh(candidate)
     if cell is not None:

@@ -15,11 +15,18 @@ from ..decode_strategy import build_beam_searcher, build_greedy_decoder
 from ..decoder import add_decoder_config, build_decoder
 from ..embedding import add_embedding_config, build_token_embed, build_visual_embed
 from ..encoder import add_encoder_config, build_encoder
+from ..layers.caption_plan import CaptionPlan
 from ..layers.grouping import queries_per_image, repeat_rows
 from ..layers.masking import as_bool
 from ..layers.packing import worth_packing
 from ..predictor import add_predictor_config, build_predictor
-from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, DECODER_CACHE
+from ..stage_keys import (
+    ATT_PACKING,
+    ATTENTION_WEIGHTS,
+    CAPTION_PLAN,
+    DECODER_CACHE,
+    INTERNAL,
+)
 
 Batch = dict[str, Any]
 State = dict[str, Any]
@@ -155,7 +162,13 @@ class BaseEncoderDecoder(nn.Module, ABC):
 
             batched_inputs = collate(list(batched_inputs))
         device = self.device
-        return trees.map_tensors(lambda x: x.to(device, non_blocking=True), dict(batched_inputs))
+        moved = trees.map_tensors(lambda x: x.to(device, non_blocking=True), dict(batched_inputs))
+        tokens = batched_inputs.get(kfg.G_TOKENS_IDS)
+        if device.type != "cpu" and tokens is not None and tokens.device.type == "cpu":
+            # Read here, where the words still are on the host, the device need not be waited for.
+            plan = CaptionPlan.of(tokens, batched_inputs.get(kfg.G_TARGET_IDS))
+            moved[CAPTION_PLAN] = (plan, moved[kfg.G_TOKENS_IDS], moved.get(kfg.G_TARGET_IDS))
+        return moved
 
     def bind_or_init_weights(self) -> None:
         """Called once after weights were loaded; nothing to bind here."""
@@ -181,7 +194,7 @@ class BaseEncoderDecoder(nn.Module, ABC):
         """
         batch, encoded = self._encode(batched_inputs, skip_padding=True)
         prepared = self.decoder.preprocess(batch)
-        rows = {key: prepared.pop(key) for key in _row_keys(self.decoder) if key in prepared}
+        rows = {key: prepared.pop(key) for key in row_keys(self.decoder) if key in prepared}
         images = batch[kfg.ATT_FEATS].shape[0]
         types = batch.get(kfg.G_TOKENS_TYPE)
         if types is not None and types.shape[0] != images:
@@ -248,6 +261,14 @@ class BaseEncoderDecoder(nn.Module, ABC):
         batch.update(encoded)
         return batch, encoded
 
+    def _caption_plan(self, batch: Batch) -> CaptionPlan:
+        """Which positions of G_TOKENS_IDS to compute: in training those with a target."""
+        tokens, targets = batch[kfg.G_TOKENS_IDS], batch.get(kfg.G_TARGET_IDS)
+        plan, *made_for = batch.get(CAPTION_PLAN, (None, None, None))
+        if plan is None or made_for[0] is not tokens or made_for[1] is not targets:
+            plan = CaptionPlan.of(tokens, targets)
+        return plan if self.training else plan.without_targets()
+
     def _check_visual(self, batch: Batch) -> None:
         feats = batch.get(kfg.ATT_FEATS)
         if feats is None:
@@ -265,7 +286,27 @@ class BaseEncoderDecoder(nn.Module, ABC):
             )
 
 
-def _row_keys(decoder: nn.Module) -> tuple[str, ...]:
+def without_internal(batch: Batch) -> Batch:
+    """The batch without what stages tell each other."""
+    return {key: value for key, value in batch.items() if key not in INTERNAL}
+
+
+def scatter_logits(logits: Tensor, positions: Tensor, shape: torch.Size) -> Tensor:
+    """Logits of some positions among zeros.
+
+    Args:
+        logits: (k, V).
+        positions: (k,) int64, ``row * L + column``.
+        shape: (R, L).
+
+    Returns:
+        (R, L, V).
+    """
+    full = logits.new_zeros(shape.numel(), logits.shape[-1])
+    return full.index_copy(0, positions, logits).unflatten(0, shape)
+
+
+def row_keys(decoder: nn.Module) -> tuple[str, ...]:
     keys = (kfg.G_HIDDEN_STATES, kfg.G_CELL_STATES, kfg.HISTORY_STATES)
     return getattr(decoder, "row_keys", keys)
 
