@@ -158,6 +158,7 @@ class UpDownDecoder(Decoder):
         images = self._image_gates(g, from_first, stairs)
         bias2 = self.lstm2.bias_ih + self.lstm2.bias_hh
         outputs: list[Tensor] = []
+        state: tuple[Tensor, ...] = ()
         for t, step in enumerate(stairs.steps):
             gates = words[t]
             if t > 0:
