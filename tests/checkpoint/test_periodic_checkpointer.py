@@ -83,5 +83,5 @@ def test_minus_one_keeps_all_and_nonsense_is_refused(tmp_path):
     assert len(files_in(tmp_path)) == 4
     with pytest.raises(UserError, match=r"keep is 0"):
         make(tmp_path, max_to_keep=0)
-    with pytest.raises(UserError, match=r"period is 0"):
+    with pytest.raises(UserError, match=r"CHECKPOINT_PERIOD\) is 0"):
         make(tmp_path, period=0)

@@ -218,3 +218,18 @@ def test_state_round_trip_continues_exactly(name, tmp_path):
     resumed.load_state_dict(saved["optimizer"])
     steps(r, resumed, 5, 10)
     assert torch.equal(p, r)
+
+
+@pytest.mark.parametrize("optimizer_class", [optim.Adam, optim.AdamW])
+def test_a_state_of_other_shapes_is_refused(optimizer_class):
+    """The fused step would read beyond the end of such a state."""
+    small, large = torch.nn.Parameter(torch.ones(2, 3)), torch.nn.Parameter(torch.ones(400, 300))
+    saved = optimizer_class([small])
+    small.grad = torch.ones_like(small)
+    saved.step()
+    optimizer = optimizer_class([large])
+    with pytest.raises(ValueError, match=r"\(400, 300\).*exp_avg \(2, 3\)"):
+        optimizer.load_state_dict(saved.state_dict())
+    large.grad = torch.ones_like(large)
+    optimizer.step()
+    assert torch.isfinite(large).all()

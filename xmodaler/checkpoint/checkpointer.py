@@ -230,12 +230,14 @@ class XmodalerCheckpointer:
         checkpoint["model"] = state_dict
         own = self.model.state_dict(keep_vars=True)
         self._check_fit(path, own, state_dict, strict)
+        keys = list(self.checkpointables if checkpointables is None else checkpointables)
+        if any(key in checkpoint for key in keys):
+            self._check_sizes(path, own, state_dict)
         incompatible = self._load_model(checkpoint)
         loaded = len(own) - len(incompatible.missing_keys) - len(incompatible.incorrect_shapes)
         self.logger.info("Loaded %d of %d weights from %s", loaded, len(own), path)
         if incompatible:
             self._log_incompatible_keys(incompatible)
-        keys = self.checkpointables if checkpointables is None else checkpointables
         for key in keys:
             if key not in checkpoint:
                 self.logger.warning("%s holds no state of '%s'", path, key)
@@ -259,6 +261,19 @@ class XmodalerCheckpointer:
             raise UserError(
                 f"'{path}' does not fit this {type(self.model).__name__} exactly: "
                 f"{report.summary(incompatible)}."
+            )
+
+    def _check_sizes(
+        self, path: str, own: Mapping[str, Any], state_dict: Mapping[str, Any]
+    ) -> None:
+        """Refuse the training state of weights that have other shapes in this model."""
+        reshaped = report.compare(own, state_dict).incorrect_shapes
+        if reshaped:
+            key, in_file, in_model = reshaped[0]
+            raise UserError(
+                f"The run of '{path}' cannot be continued, because {len(reshaped)} weights have "
+                f"another shape now ('{key}' has {in_model}, in the file {in_file}); resume with "
+                "its settings, or start anew with MODEL.WEIGHTS and another OUTPUT_DIR."
             )
 
     def _load_checkpointable(self, path: str, key: str, state: Any) -> None:

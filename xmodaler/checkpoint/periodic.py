@@ -36,7 +36,9 @@ class PeriodicCheckpointer:
         file_prefix: str = "model",
     ) -> None:
         if period < 1:
-            raise UserError(f"The checkpoint period is {period}; it must be >= 1.")
+            raise UserError(
+                f"The checkpoint period (SOLVER.CHECKPOINT_PERIOD) is {period}; it must be >= 1."
+            )
         if max_to_keep is not None and (max_to_keep < -1 or max_to_keep == 0):
             raise UserError(
                 f"The number of checkpoints to keep is {max_to_keep}; it must be >= 1, or -1 (all)."

@@ -51,12 +51,31 @@ class FusedLayoutMixin:
         self.register_step_pre_hook(_match_gradients)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state as torch does, then give it the layout of the parameters."""
+        """Load a state as torch does, then give it the layout of the parameters.
+
+        Raises:
+            ValueError: The state belongs to parameters of other shapes, which the fused step
+                would read beyond their end; the optimizer is unchanged.
+        """
+        _check_shapes(self, state_dict)
         super().load_state_dict(state_dict)
         for parameter, state in self.state.items():
             for name, value in state.items():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
                     state[name] = _like(value, parameter)
+
+
+def _check_shapes(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbers = [n for group in state_dict["param_groups"] for n in group["params"]]
+    # Torch itself compares how many there are.
+    for parameter, number in zip(parameters, numbers, strict=False):
+        for name, value in state_dict["state"].get(number, {}).items():
+            if torch.is_tensor(value) and value.dim() > 0 and value.shape != parameter.shape:
+                raise ValueError(
+                    f"parameter {number} has shape {tuple(parameter.shape)}, but its {name} "
+                    f"{tuple(value.shape)}"
+                )
 
 
 def _match_gradients(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
