@@ -1,0 +1,88 @@
+"""Output folders of two tiny untrained captioners: one on features, one on pixels."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from xmodaler.checkpoint import XmodalerCheckpointer
+from xmodaler.config import configurable, load_config
+from xmodaler.modeling import add_config, build_model
+from xmodaler.modeling.embedding.build import EMBEDDING_REGISTRY
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ["a", "the", "red", "blue", "ball", "cube", "lies", "on", "grass"]
+WIDTH, SIZE = 6, 32
+
+
+class GridOfPixels(nn.Module):
+    """Mean colour of the cells of a 4 x 4 grid, as features: the least that reads pictures."""
+
+    reads_pictures = True
+
+    @configurable
+    def __init__(self, *, out_dim):
+        super().__init__()
+        self.project = nn.Linear(3, out_dim)
+
+    @classmethod
+    def from_config(cls, cfg):
+        return {"out_dim": cfg.MODEL.VISUAL_EMBED.OUT_DIM}
+
+    def forward(self, batched_inputs):
+        cells = nn.functional.adaptive_avg_pool2d(batched_inputs["IMAGES"].float() / 255, 4)
+        return {"ATT_FEATS": self.project(cells.flatten(2).transpose(1, 2)) * 8}
+
+
+if GridOfPixels.__name__ not in EMBEDDING_REGISTRY:
+    EMBEDDING_REGISTRY.register(GridOfPixels)
+
+
+def make_run(folder, **changes):
+    """An output folder as a training leaves it, but for the training."""
+    settings = {
+        "SEED": 1,
+        "MODEL.DEVICE": "cpu",
+        "MODEL.VOCAB_SIZE": len(WORDS) + 1,
+        "MODEL.MAX_SEQ_LEN": 7,
+        "MODEL.DECODER_DIM": 16,
+        "MODEL.TOKEN_EMBED.DIM": 16,
+        "MODEL.VISUAL_EMBED.IN_DIM": WIDTH,
+        "MODEL.VISUAL_EMBED.OUT_DIM": 16,
+        "MODEL.UPDOWN.ATT_EMBED_SIZE": 8,
+        "DATALOADER.IMAGE_SIZE": SIZE,
+        "INFERENCE.VOCAB": str(folder / "gone.txt"),
+        **changes,
+    }
+    overrides = [part for pair in settings.items() for part in pair]
+    base = ROOT / "configs" / "image_caption" / "updown" / "updown.yaml"
+    cfg = load_config(str(base), overrides, add_config)
+    torch.manual_seed(5)
+    model = build_model(cfg)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # so that the words depend on the picture
+        model.predictor.logits.bias[0] -= 4  # and sentences have some
+    XmodalerCheckpointer(model, str(folder)).save("model_final")
+    (folder / "config.yaml").write_text(cfg.dump())
+    (folder / "vocabulary.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def feature_run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("features"))
+
+
+@pytest.fixture(scope="session")
+def picture_run(tmp_path_factory):
+    return make_run(
+        tmp_path_factory.mktemp("pictures"), **{"MODEL.VISUAL_EMBED.NAME": "GridOfPixels"}
+    )
+
+
+@pytest.fixture(scope="session")
+def write_run():
+    """The function that writes an output folder with changes to the config."""
+    return make_run

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Write report.html into the output folder of a training: see --help."""
+
+import argparse
+
+from xmodaler.cli import run_cli
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(
+        description="Write report.html (scores, curves, captioned test pictures) for a training."
+    )
+    parser.add_argument("output_dir", help="output folder of the training")
+    parser.add_argument("--num-samples", type=int, default=24, help="pictures to show")
+    parser.add_argument("--title", default=None, help="heading (default: the folder's name)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module or .py file that registers parts of yours; may be given several times",
+    )
+    args = parser.parse_args(argv)
+
+    from xmodaler.inference.report import make_report
+
+    if args.imports:
+        from xmodaler.engine.running import import_modules
+
+        import_modules(args.imports)
+    print(
+        make_report(
+            args.output_dir, num_samples=args.num_samples, title=args.title, device=args.device
+        )
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_cli(main))

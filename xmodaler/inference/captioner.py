@@ -1,0 +1,260 @@
+"""A loaded model that captions pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from xmodaler.config import CfgNode, kfg
+from xmodaler.inference.inputs import Item, SampleReader, expand
+from xmodaler.utils.errors import UserError
+
+__all__ = ["Caption", "Captioner"]
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+OnError = str | Callable[[str, UserError], Any]
+
+
+@dataclass
+class Caption:
+    """A sentence about a picture.
+
+    Attributes:
+        id: Path of the picture, or its place among the inputs.
+        text: The sentence.
+        score: Natural logarithm of its probability: the sum of ``log_probs``.
+        words: Its words.
+        log_probs: Of each word and, where the sentence was finished, of its end.
+        alternatives: Further sentences, best first, when more than one was asked for.
+        attention: Where the model looked for each word: ``(words, rows, columns)`` over the
+            picture, or ``(words, regions)`` for features; None unless asked for and available.
+    """
+
+    id: str
+    text: str
+    score: float
+    words: list[str]
+    log_probs: list[float]
+    alternatives: list[Caption] = field(default_factory=list)
+    attention: np.ndarray | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes into a line of JSON."""
+        record: dict[str, Any] = {"image": self.id, "caption": self.text, "score": self.score}
+        if self.alternatives:
+            record["alternatives"] = [
+                {"caption": other.text, "score": other.score} for other in self.alternatives
+            ]
+        return record
+
+
+class Captioner:
+    """Captions pictures (or features, if the model was trained on these) with a loaded model.
+
+    Made by :func:`xmodaler.inference.load`.
+
+    Args:
+        model: The model with its weights; it is put into evaluation mode.
+        cfg: The config of its run.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        weights: The file that the weights came from.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
+    ) -> None:
+        if precision not in _PRECISIONS:
+            raise UserError(f"precision is '{precision}'; it is one of {', '.join(_PRECISIONS)}")
+        self.model = model.eval()
+        self.cfg = cfg
+        self.precision = precision
+        self.weights = weights
+        self.reads_pictures = _reads_pictures(model, cfg)
+        self._read = SampleReader(cfg, self.reads_pictures)
+
+    def __repr__(self) -> str:
+        kind = "pictures" if self.reads_pictures else "features"
+        return f"Captioner({self.cfg.MODEL.META_ARCHITECTURE} on {kind}, {self.device})"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def __call__(self, pictures: Any, **options: Any) -> list[Caption]:
+        return self.caption(pictures, **options)
+
+    def caption(
+        self,
+        pictures: Any,
+        beam_size: int = 3,
+        batch_size: int = 16,
+        num_return: int = 1,
+        sample: bool = False,
+        return_attention: bool = False,
+        on_error: OnError = "raise",
+    ) -> list[Caption]:
+        """Captions pictures.
+
+        Args:
+            pictures: A path, folder, ``.txt`` list of paths, PIL image or array (height, width[,
+                3 or 4]), or an iterable of these; for a model on features ``.npz``/``.npy`` files,
+                arrays (regions, width) or mappings of arrays.
+            beam_size: Hypotheses of the beam search; 1 is greedy decoding.
+            batch_size: Pictures that go through the model together.
+            num_return: Sentences per picture, at most ``beam_size`` unless sampled.
+            sample: Draw words at random (see DECODE_STRATEGY.{TEMPERATURE, TOP_K, TOP_P}) instead
+                of searching.
+            return_attention: Fill :attr:`Caption.attention` where the model has attention.
+            on_error: What happens to a picture that cannot be read: ``"raise"``, ``"skip"`` (one
+                warning in the log), or a function of its id and the error.
+
+        Returns:
+            One caption per readable picture, in the order given.
+
+        Raises:
+            UserError: A picture cannot be read, or an argument is out of range.
+        """
+        return list(
+            self.stream(
+                pictures, beam_size, batch_size, num_return, sample, return_attention, on_error
+            )
+        )
+
+    def stream(
+        self,
+        pictures: Any,
+        beam_size: int = 3,
+        batch_size: int = 16,
+        num_return: int = 1,
+        sample: bool = False,
+        return_attention: bool = False,
+        on_error: OnError = "raise",
+    ) -> Iterator[Caption]:
+        """As :meth:`caption`, but gives captions as soon as their batch is done."""
+        limits = {"beam_size": beam_size, "batch_size": batch_size, "num_return": num_return}
+        for name, value in limits.items():
+            if value < 1:
+                raise UserError(f"{name} is {value}; it is at least 1")
+        if not sample and num_return > beam_size:
+            raise UserError(
+                f"num_return is {num_return} but a search with beam_size {beam_size} has only "
+                f"{beam_size} sentences; raise beam_size or sample"
+            )
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise UserError(f"on_error is {on_error!r}; it is 'raise', 'skip' or a function")
+        samples = self._samples(expand(pictures), on_error)
+        while batch := list(itertools.islice(samples, batch_size)):
+            yield from self.caption_samples(batch, beam_size, num_return, sample, return_attention)
+
+    @torch.inference_mode()
+    def caption_samples(
+        self,
+        samples: list[dict[str, Any]],
+        beam_size: int = 3,
+        num_return: int = 1,
+        sample: bool = False,
+        return_attention: bool = False,
+    ) -> list[Caption]:
+        """Captions one batch of samples as a dataset makes them for its test split.
+
+        Args:
+            samples: Dicts with IDS and the visual keys that the model reads.
+            beam_size, num_return, sample, return_attention: As in :meth:`caption`.
+        """
+        batch = self.model.preprocess_batch(samples)
+        if return_attention:
+            batch["RETURN_ATTENTION"] = True
+        use_beam_search = not sample and beam_size > 1
+        if sample:
+            batch[kfg.DECODE_BY_SAMPLE] = True
+            batch["SAMPLES_PER_IMAGE"] = num_return
+        elif use_beam_search:
+            batch["OUT_SIZE"] = num_return
+        with self._decoding(beam_size if use_beam_search else None):
+            outputs = self.model(batch, use_beam_search=use_beam_search)
+        return self._captions(batch[kfg.IDS], outputs, num_return)
+
+    def _samples(self, items: Iterable[Item], on_error: OnError) -> Iterator[dict[str, Any]]:
+        for item in items:
+            try:
+                yield self._read(item)
+            except UserError as error:
+                if on_error == "raise":
+                    raise
+                if on_error == "skip":
+                    logger.warning("skipped %s: %s", item.id, error)
+                else:
+                    on_error(item.id, error)
+
+    @contextlib.contextmanager
+    def _decoding(self, beam_size: int | None) -> Iterator[None]:
+        """The precision and the beam size of one call; the model's own setting comes back."""
+        searcher = self.model.beam_searcher
+        previous = getattr(searcher, "beam_size", None)
+        if beam_size is not None and searcher is not None:
+            searcher.beam_size = beam_size
+        dtype = _PRECISIONS[self.precision]
+        cast = torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+        try:
+            with cast:
+                yield
+        finally:
+            if previous is not None:
+                searcher.beam_size = previous
+
+    def _captions(self, ids: list[str], outputs: dict[str, Any], num_return: int) -> list[Caption]:
+        count = len(ids)
+        tokens = outputs[kfg.G_SENTS_IDS].reshape(count, num_return, -1).cpu()
+        log_probs = outputs[kfg.G_LOGP].float().reshape(count, num_return, -1).cpu()
+        maps = outputs.get("ATTENTION_MAPS")
+        if maps is not None:
+            # Sampling returns maps of every sentence; those of the first one are shown.
+            maps = maps.float().reshape(count, -1, *maps.shape[-2:])[:, 0].cpu().numpy()
+        captions = []
+        for index, name in enumerate(ids):
+            best, *others = [
+                self._caption(name, tokens[index, k], log_probs[index, k])
+                for k in range(num_return)
+            ]
+            best.alternatives = others
+            if maps is not None:
+                best.attention = self._layout(maps[index][: len(best.words)])
+            captions.append(best)
+        return captions
+
+    def _caption(self, name: str, tokens: torch.Tensor, log_probs: torch.Tensor) -> Caption:
+        strategy = self.model.greedy_decoder
+        text = strategy.sentences(tokens.unsqueeze(0))[0]
+        ends = (tokens == strategy.eos_token_id).nonzero()
+        length = int(ends[0]) + 1 if len(ends) else len(tokens)
+        values = log_probs[:length].tolist()
+        return Caption(str(name), text, math.fsum(values), text.split(), values)
+
+    def _layout(self, maps: np.ndarray) -> np.ndarray:
+        """Attention of a model on pictures as (words, rows, columns) where it is a square grid."""
+        side = math.isqrt(maps.shape[1])
+        if self.reads_pictures and side * side == maps.shape[1]:
+            return maps.reshape(len(maps), side, side)
+        return maps
+
+
+def _reads_pictures(model: torch.nn.Module, cfg: CfgNode) -> bool:
+    embedding = getattr(model, "visual_embed", None)
+    declared = getattr(embedding, "reads_pictures", None)
+    if declared is not None:
+        return bool(declared)
+    return bool(cfg.DATALOADER.IMAGE_FOLDER) and not cfg.DATALOADER.FEATS_FOLDER
