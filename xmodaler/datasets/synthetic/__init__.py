@@ -1,0 +1,17 @@
+"""``shapes``: a generated data set of coloured shapes, written as real data sets are."""
+
+from .captions import oracle_caption, sample_captions
+from .sampling import sample_scene
+from .scene import Ground, Scene, Shape
+from .writer import is_made_with, make_shapes
+
+__all__ = [
+    "Ground",
+    "Scene",
+    "Shape",
+    "is_made_with",
+    "make_shapes",
+    "oracle_caption",
+    "sample_captions",
+    "sample_scene",
+]

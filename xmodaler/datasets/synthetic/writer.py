@@ -1,0 +1,254 @@
+"""Writing the data set, in the files that real data sets come in."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmodaler.datasets.synthetic.captions import oracle_caption, sample_captions
+from xmodaler.datasets.synthetic.chance import generator
+from xmodaler.datasets.synthetic.concepts import KINDS, RELATIONS, SPLITS
+from xmodaler.datasets.synthetic.features import ATTRIBUTES, attribute_scores, region_features
+from xmodaler.datasets.synthetic.render import encode_png, render
+from xmodaler.datasets.synthetic.sampling import sample_scene
+from xmodaler.datasets.synthetic.scene import Scene, dump_line
+from xmodaler.datasets.synthetic.video import (
+    FRAME_MILLISECONDS,
+    encode_video,
+    render_video,
+    sample_motions,
+    sample_video_captions,
+)
+from xmodaler.utils.atomic import atomic_write
+from xmodaler.utils.errors import UserError
+
+MARKER = "shapes.json"
+SIDES = (64, 96)
+MIN_SIZE = 10
+FIRST_ID = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
+ARRAY_LENGTH = 20
+_ZIP_TIME = (2000, 1, 1, 0, 0, 0)
+
+
+def split_sizes(size: int) -> dict[str, int]:
+    """Pictures of each split: a tenth each for val and test, the rest for train."""
+    tenth = max(size // 10, 1)
+    return {"train": size - 2 * tenth, "val": tenth, "test": tenth}
+
+
+def make_shapes(
+    out: str,
+    size: int,
+    seed: int = 0,
+    image_size: int = 64,
+    videos: int = 0,
+    progress: bool = False,
+) -> dict[str, int]:
+    """Generate a data set; the same arguments give the same bytes.
+
+    Args:
+        out: Folder to write; new, empty, or an earlier data set of this kind (then replaced).
+        size: Pictures in all splits together; 80 % train, 10 % val, 10 % test.
+        seed: Of everything random.
+        image_size: Side of the pictures in pixels, 64 to 96.
+        videos: Videos in all splits together.
+        progress: Show a progress bar.
+
+    Returns:
+        Number of pictures by split.
+
+    Raises:
+        UserError: An argument is out of range, or ``out`` holds something else.
+    """
+    if size < MIN_SIZE or (videos and videos < MIN_SIZE):
+        raise UserError(f"a data set needs at least {MIN_SIZE} pictures (and videos, if any)")
+    if not SIDES[0] <= image_size <= SIDES[1]:
+        raise UserError(f"image_size is {image_size}; it must be {SIDES[0]} to {SIDES[1]} pixels")
+    folder = Path(out)
+    _claim(folder)
+    sizes = split_sizes(size)
+    arrays: dict[str, dict[str, np.ndarray]] = {"relations": {}, "attributes": {}, "global": {}}
+    for split, count in sizes.items():
+        _write_split(folder, split, count, seed, image_size, arrays, progress)
+    _write_npz(folder / "relations.npz", arrays["relations"])
+    _write_npz(folder / "attributes.npz", arrays["attributes"])
+    _write_npz(folder / "global_features.npz", arrays["global"])
+    _write_text(folder / "attributes.txt", "".join(f"{word}\n" for word in ATTRIBUTES))
+    _write_text(folder / "relations.txt", "".join(f"{word}\n" for word in RELATIONS))
+    _write_vocabulary(folder)
+    if videos:
+        for split, count in split_sizes(videos).items():
+            _write_videos(folder, split, count, seed, image_size, progress)
+    made = {"size": size, "seed": seed, "image_size": image_size, "videos": videos}
+    _write_json(folder / MARKER, {"generator": "shapes", **made})
+    return sizes
+
+
+def is_made_with(out: str, **arguments: int) -> bool:
+    """Whether ``out`` holds a complete data set that was made with these arguments."""
+    try:
+        made = json.loads((Path(out) / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return all(made.get(name) == value for name, value in arguments.items())
+
+
+def _claim(folder: Path) -> None:
+    """Make the folder ours; what lies in it must be an older data set."""
+    unfinished = folder / ".shapes"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file; give a folder to write the data set to")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not ((folder / MARKER).exists() or unfinished.exists()):
+            raise UserError(
+                f"'{folder}' holds other files; give a new folder, or one made by this generator"
+            )
+        import shutil
+
+        for entry in folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished.touch()
+    except OSError as error:
+        raise UserError(f"cannot write to '{folder}': {error.strerror}") from error
+
+
+def _write_split(
+    folder: Path,
+    split: str,
+    count: int,
+    seed: int,
+    side: int,
+    arrays: dict[str, dict[str, np.ndarray]],
+    progress: bool,
+) -> None:
+    (folder / "images" / split).mkdir(parents=True, exist_ok=True)
+    (folder / "features").mkdir(exist_ok=True)
+    images, captions, instances, scenes = [], [], [], []
+    for index in _counted(count, f"{split} pictures", progress):
+        image_id = FIRST_ID[split] + index
+        scene = sample_scene(seed, split, index)
+        name = f"{split}/{image_id}.png"
+        picture = render(scene, side, generator(seed, split, index, "picture"))
+        (folder / "images" / name).write_bytes(encode_png(picture))
+        images.append(_image_record(image_id, name, side))
+        for number, (_, text) in enumerate(sample_captions(scene, seed, split, index)):
+            captions.append({"id": image_id * 10 + number, "image_id": image_id, "caption": text})
+        instances += _instances(scene, image_id, side, first=len(instances))
+        scenes.append({"image_id": image_id, "oracle": oracle_caption(scene), **scene.to_json()})
+        rng = generator(seed, split, index, "features")
+        regions = region_features(scene, side, rng)
+        _write_npz(folder / "features" / f"{image_id}.npz", regions)
+        arrays["relations"][str(image_id)] = scene.relation_labels()
+        arrays["attributes"][str(image_id)] = attribute_scores(scene, rng)
+        arrays["global"][str(image_id)] = regions["features"].mean(0)
+    info = {"description": f"shapes, {split} split, seed {seed}"}
+    _write_json(
+        folder / f"captions_{split}.json",
+        {"info": info, "licenses": [], "images": images, "annotations": captions},
+    )
+    categories = [{"id": k, "name": kind} for k, kind in enumerate(KINDS, start=1)]
+    _write_json(
+        folder / f"instances_{split}.json",
+        {"info": info, "images": images, "annotations": instances, "categories": categories},
+    )
+    _write_text(folder / f"scenes_{split}.jsonl", "".join(dump_line(s) + "\n" for s in scenes))
+
+
+def _image_record(image_id: int, name: str, side: int) -> dict[str, Any]:
+    return {"id": image_id, "file_name": name, "height": side, "width": side}
+
+
+def _instances(scene: Scene, image_id: int, side: int, first: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": first + number,
+            "image_id": image_id,
+            "category_id": 1 + KINDS.index(shape.kind),
+            "bbox": list(shape.box(side)),
+            "area": shape.area(side),
+            "iscrowd": 0,
+            "attributes": [shape.size, shape.colour],
+        }
+        for number, shape in enumerate(scene.shapes, start=1)
+    ]
+
+
+def _write_videos(
+    folder: Path, split: str, count: int, seed: int, side: int, progress: bool
+) -> None:
+    (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
+    videos, captions = [], []
+    for index in _counted(count, f"{split} videos", progress):
+        video_id = FIRST_ID[split] + 500_000 + index
+        scene = sample_scene(seed, split, 500_000 + index)
+        motions = sample_motions(scene, seed, split, index)
+        rng = generator(seed, split, 500_000 + index, "picture")
+        frames = render_video(scene, motions, side, rng)
+        name = f"{split}/{video_id}.png"
+        (folder / "videos" / name).write_bytes(encode_video(frames))
+        record = _image_record(video_id, name, side)
+        videos.append({**record, "frames": len(frames), "fps": round(1000 / FRAME_MILLISECONDS, 2)})
+        for number, (_, text) in enumerate(
+            sample_video_captions(scene, motions, seed, split, index)
+        ):
+            captions.append({"id": video_id * 10 + number, "image_id": video_id, "caption": text})
+    _write_json(
+        folder / f"video_captions_{split}.json",
+        {"info": {}, "licenses": [], "images": videos, "annotations": captions},
+    )
+
+
+def _write_vocabulary(folder: Path) -> None:
+    """Every word of the training captions, and X-modaler's encoded captions of each split."""
+    from xmodaler.datasets import vocabulary
+
+    by_split = {
+        split: vocabulary.tokenized_captions([folder / f"captions_{split}.json"])
+        for split in SPLITS
+    }
+    sentences = [words for _, found in by_split["train"] for words in found]
+    words = sorted(vocabulary.build_vocabulary(sentences, min_count=1))
+    vocabulary.write_vocabulary(folder / "vocabulary.txt", words)
+    for split, captions in by_split.items():
+        path = folder / f"mscoco_caption_anno_{split}.json"
+        vocabulary.write_encoded_captions(path, captions, words, ARRAY_LENGTH)
+
+
+def _counted(count: int, what: str, progress: bool) -> Iterator[int]:
+    if not progress:
+        return iter(range(count))
+    from tqdm import tqdm
+
+    return iter(tqdm(range(count), desc=what, unit="", leave=False))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(content, ensure_ascii=False))
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_write(os.fspath(path)) as file:
+        file.write(text.encode("utf-8"))
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As ``numpy.savez``, but without the time of day in the file."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), content.getvalue())
+    path.write_bytes(buffer.getvalue())
