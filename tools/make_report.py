@@ -14,6 +14,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("output_dir", help="output folder of the training")
     parser.add_argument("--num-samples", type=int, default=24, help="pictures to show")
     parser.add_argument("--title", default=None, help="heading (default: the folder's name)")
+    parser.add_argument(
+        "--image-folder", default="", help="pictures to show (default: that of the config)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument(
         "--import",
@@ -31,11 +34,14 @@ def main(argv: list[str] | None = None) -> None:
         from xmodaler.engine.running import import_modules
 
         import_modules(args.imports)
-    print(
-        make_report(
-            args.output_dir, num_samples=args.num_samples, title=args.title, device=args.device
-        )
+    path = make_report(
+        args.output_dir,
+        num_samples=args.num_samples,
+        title=args.title,
+        image_folder=args.image_folder,
+        device=args.device,
     )
+    print(path)
 
 
 if __name__ == "__main__":

@@ -131,8 +131,8 @@ def _number(value: float) -> str:
     if value == 0:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e5:
-        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.4g}"
+        return f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e").replace("e+", "e")
+    return f"{value:.3g}" if abs(value) < 1 else f"{value:.4g}"
 
 
 def _draw_curve(name: str, points: Curve) -> dict[str, Any] | None:
@@ -142,7 +142,8 @@ def _draw_curve(name: str, points: Curve) -> dict[str, Any] | None:
         return None
     last = points[-1]
     points = _thin(points, _MAX_POINTS)
-    xs, ys = np.array(points).T
+    # Values beyond any sense would overflow when their range is taken.
+    xs, ys = np.clip(np.array(points).T, -1e150, 1e150)
     low, high = float(ys.min()), float(ys.max())
     if low == high:
         low, high = low - abs(low or 1) / 2, high + abs(high or 1) / 2
@@ -186,7 +187,7 @@ def _thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, flo
         return points
     # Groups of one size, or the curve would look noisier where they are smaller.
     size = math.ceil(len(points) / (most - 2))
-    inner = np.array(points[1:-1])
+    inner = np.clip(np.array(points[1:-1]), -1e150, 1e150)
     groups = (inner[start : start + size] for start in range(0, len(inner), size))
     return [points[0], *(tuple(group.mean(axis=0).tolist()) for group in groups), points[-1]]
 

@@ -44,6 +44,7 @@ def make_report(
     scores: Sequence[Mapping[str, Any]] | None = None,
     notes: str | Sequence[str] = (),
     title: str | None = None,
+    image_folder: str = "",
     device: str = "auto",
 ) -> str:
     """Writes ``report.html`` into the output folder of a training.
@@ -59,6 +60,8 @@ def make_report(
         scores: Rows of the score table; by default the last scores in ``metrics.json``.
         notes: Further sentences under the heading.
         title: Heading; by default the name of the folder.
+        image_folder: Where the pictures to show are; by default DATALOADER.IMAGE_FOLDER, which is
+            empty for models on features.
         device: Where the model runs.
 
     Returns:
@@ -89,7 +92,7 @@ def make_report(
         title=title or os.path.basename(os.path.abspath(output_dir)),
         scores=scores,
         curves=_chosen_curves(curves),
-        samples=_samples(captioner, stage, num_samples),
+        samples=_samples(captioner, stage, num_samples, image_folder),
         notes=[*own_notes, *([notes] if isinstance(notes, str) else notes), *_absent(scores)],
     )
     return path
@@ -116,10 +119,17 @@ def _absent(scores: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _chosen_curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
-    """Losses, learning rate and the main metrics; timings are left out."""
+    """Losses, learning rate and main metrics over time, without timings and repetitions."""
     losses = sorted((name for name in curves if "loss" in name.lower()), key=_total_first)
+    if losses[:1] == ["total_loss"] and len(losses) == 2:
+        losses.pop()  # a single loss is the total
     rates = [name for name in curves if name == "lr"]
-    metrics = [name for m in _CURVE_METRICS for name in curves if name.endswith(f"/{m}")]
+    metrics = [
+        name
+        for metric in _CURVE_METRICS
+        for name, points in curves.items()
+        if name.endswith(f"/{metric}") and len(points) > 1
+    ]
     return {name: curves[name] for name in [*losses, *rates, *metrics]}
 
 
@@ -127,8 +137,11 @@ def _total_first(name: str) -> tuple[bool, str]:
     return name != "total_loss", name
 
 
-def _samples(captioner: Captioner, stage: str, count: int) -> list[dict[str, Any]]:
+def _samples(
+    captioner: Captioner, stage: str, count: int, image_folder: str
+) -> list[dict[str, Any]]:
     cfg = captioner.cfg
+    folder = expand_path(image_folder or cfg.DATALOADER.IMAGE_FOLDER)
     mapper = build_dataset_mapper(cfg, cfg.DATASETS[stage.upper()], stage)
     records = [record for record in mapper.load_data(cfg) if "error" not in record]
     references, files = _references(cfg, stage)
@@ -149,12 +162,12 @@ def _samples(captioner: Captioner, stage: str, count: int) -> list[dict[str, Any
     samples = []
     for sample, caption in zip(chosen, captions, strict=True):
         key = canonical_id(sample[kfg.IDS])
-        image = _picture(cfg, files.get(key, ""))
+        path = os.path.join(folder, files[key]) if folder and key in files else ""
         # Only maps with a layout say something to the eye: those of regions have none.
         has_map = caption.attention is not None and caption.attention.ndim == 3
         samples.append(
             {
-                "image": image,
+                "image": path if os.path.isfile(path) else None,
                 "references": references.get(key, []),
                 "caption": caption.text,
                 "scores": {"CIDEr": cider(caption.text, references.get(key, []))},
@@ -187,12 +200,6 @@ def _references(cfg: CfgNode, stage: str) -> tuple[dict[str, list[str]], dict[st
             if image.file_name:
                 names.setdefault(key, image.file_name)
     return references, names
-
-
-def _picture(cfg: CfgNode, name: str) -> str | None:
-    folder = cfg.DATALOADER.IMAGE_FOLDER
-    path = os.path.join(expand_path(folder), name) if folder and name else ""
-    return path if os.path.isfile(path) else None
 
 
 class _Cider:
