@@ -225,3 +225,17 @@ def test_bfloat16(picture_run):
     assert math.isfinite(captioner.caption(picture(0))[0].score)
     with pytest.raises(UserError, match="precision is 'fp8'"):
         load(picture_run, device="cpu", precision="fp8")
+
+
+def test_a_backbone_of_timm(write_run, tmp_path):
+    changes = {"MODEL.VISUAL_EMBED.NAME": "TimmEmbedding", "MODEL.TIMM.MODEL_NAME": "resnet10t"}
+    changes |= {"MODEL.TIMM.OUT_INDEX": 2, "MODEL.TIMM.GLOBAL_TOKEN": True}
+    run = write_run(tmp_path, **changes)
+    config = (run / "config.yaml").read_text()
+    # The weights come from the file, so nothing may be fetched although training began so.
+    (run / "config.yaml").write_text(config.replace("PRETRAINED: false", "PRETRAINED: true"))
+    captioner = load(run, device="cpu")
+    assert captioner.reads_pictures and "on pictures" in repr(captioner)
+    caption = captioner.caption(picture(0), return_attention=True)[0]
+    # 32 pixels at stride 8 are a 4 x 4 grid; the token of the whole picture is left out.
+    assert caption.attention.shape == (len(caption.words), 4, 4)

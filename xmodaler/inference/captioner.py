@@ -246,9 +246,12 @@ class Captioner:
 
     def _layout(self, maps: np.ndarray) -> np.ndarray:
         """Attention of a model on pictures as (words, rows, columns) where it is a square grid."""
-        side = math.isqrt(maps.shape[1])
-        if self.reads_pictures and side * side == maps.shape[1]:
-            return maps.reshape(len(maps), side, side)
+        positions = maps.shape[1]
+        # Pictures are made square, so grids are; a token of the whole picture may come before.
+        for extra in (0, 1):
+            side = math.isqrt(positions - extra)
+            if self.reads_pictures and side > 1 and side * side == positions - extra:
+                return maps[:, extra:].reshape(len(maps), side, side)
         return maps
 
 
