@@ -7,12 +7,14 @@ from .build import (
     build_token_embed,
     build_visual_embed,
 )
+from .timm_embed import TimmEmbedding
 from .token_embed import TokenBaseEmbedding
 from .visual_embed import VisualBaseEmbedding, VisualIdentityEmbedding
 from .visual_grid_embed import VisualGridEmbedding
 
 __all__ = [
     "EMBEDDING_REGISTRY",
+    "TimmEmbedding",
     "TokenBaseEmbedding",
     "VisualBaseEmbedding",
     "VisualGridEmbedding",

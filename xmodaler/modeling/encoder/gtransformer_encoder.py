@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
+from xmodaler.utils.errors import UserError
 
 from ..layers.bert import BertLayer
 from .build import ENCODER_REGISTRY
@@ -41,6 +42,11 @@ class GTransformerEncoder(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         check_widths(cfg, visual_width_keys(cfg), cls.__name__)
+        if cfg.MODEL.VISUAL_EMBED.NAME == "TimmEmbedding" and not cfg.MODEL.TIMM.GLOBAL_TOKEN:
+            raise UserError(
+                "GTransformerEncoder needs a global token in front of the grid; "
+                "set MODEL.TIMM.GLOBAL_TOKEN True"
+            )
         bert = cfg.MODEL.BERT
         return {
             "hidden_size": bert.HIDDEN_SIZE,
