@@ -208,16 +208,17 @@ def build_backbone(
         arguments.setdefault("img_size", image_size)
     if weights:
         pretrained = True
-        arguments["pretrained_cfg_overlay"] = {
-            "state_dict": _backbone_weights(name, weights, arguments)
-        }
+        state = _backbone_weights(name, weights, arguments)
+        arguments["pretrained_cfg_overlay"] = {"state_dict": state}
     try:
         return timm.create_model(
             name, pretrained=pretrained, features_only=True, out_indices=(out_index,), **arguments
         )
     except (TypeError, IndexError, AssertionError, RuntimeError) as error:
-        source = f"weights '{weights}'" if weights else f"MODEL.TIMM.OUT_INDEX or {_ARGS}"
-        raise UserError(f"timm cannot build '{name}' ({error}); check {source}") from error
+        # torch lists every tensor that does not fit; the first says enough.
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        source = f"MODEL.TIMM.WEIGHTS '{weights}'" if weights else f"MODEL.TIMM.OUT_INDEX, {_ARGS}"
+        raise UserError(f"timm cannot build '{name}' ({reason}); check {source}") from error
 
 
 def _backbone_weights(name: str, path: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
