@@ -4,12 +4,10 @@
 import argparse
 import sys
 
-from xmodaler.config import load_config
-from xmodaler.config.printing import describe_config
-from xmodaler.utils.errors import UserError
+from xmodaler.cli import run_cli
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> None:
     """Parse, load the config, print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", default="", metavar="FILE", help="config to load")
@@ -20,17 +18,16 @@ def main() -> int:
     parser.add_argument(
         "opts", nargs="*", metavar="KEY VALUE", help="overrides, with or without --opts before them"
     )
-    args = parser.parse_intermixed_args([item for item in sys.argv[1:] if item != "--opts"])
-    try:
-        from xmodaler.modeling import add_config
+    given = sys.argv[1:] if argv is None else argv
+    args = parser.parse_intermixed_args([item for item in given if item != "--opts"])
 
-        cfg = load_config(args.config_file, args.opts, add_config)
-        print(describe_config(cfg, key=args.key, only_changes=args.diff), end="")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from xmodaler.config import load_config
+    from xmodaler.config.printing import describe_config
+    from xmodaler.modeling import add_config
+
+    cfg = load_config(args.config_file, args.opts, add_config)
+    print(describe_config(cfg, key=args.key, only_changes=args.diff), end="")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(run_cli(main))

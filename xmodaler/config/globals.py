@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .config import CfgNode
+from .ranges import check_ranges
 
 global_cfg = CfgNode()
 
@@ -35,7 +36,7 @@ def load_config(
         The config, not frozen.
 
     Raises:
-        UserError: The file or an override is wrong; the message says where.
+        UserError: The file or an override is wrong, or a number is out of range.
     """
     cfg = get_cfg()
     named = cfg.load_from_file_tmp(config_file) if config_file else CfgNode(new_allowed=True)
@@ -48,6 +49,7 @@ def load_config(
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(overrides)
+    check_ranges(cfg)
     return cfg
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "EventStorage",
     "EventWriter",
     "JSONWriter",
+    "TensorboardWriter",
     "TensorboardXWriter",
     "get_event_storage",
 ]
@@ -159,6 +160,10 @@ class TensorboardXWriter(EventWriter):
     def close(self) -> None:
         """Close the event file."""
         self._writer.close()
+
+
+# A spelling of the X-modaler documentation.
+TensorboardWriter = TensorboardXWriter
 
 
 class CommonMetricPrinter(EventWriter):
