@@ -19,7 +19,7 @@ from xmodaler.cli import run_cli
 from xmodaler.utils import logger as logger_module
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = "a the dog cat bird runs sleeps eats on grass red old".split()
+WORDS = ["a", "the", "dog", "cat", "bird", "runs", "sleeps", "eats", "on", "grass", "red", "old"]
 WIDTH, LENGTH, CAPTIONS = 8, 8, 5
 SPLITS = {"train": range(100, 112), "val": range(200, 205), "test": range(300, 305)}
 
@@ -163,7 +163,9 @@ def loggers_restored():
     try:
         yield
     finally:
+        # Both remember files by name, and each test has another folder under the same name.
         logger_module.setup_logger.cache_clear()
+        logger_module._log_stream.cache_clear()
         for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
             logger.setLevel(level)
             logger.propagate = propagate
@@ -196,7 +198,9 @@ def environment():
         for name, value in os.environ.items()
         if not name.startswith(("SLURM", "MASTER_")) and name not in foreign
     }
-    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    # No Java there either: the folder of this interpreter is all that is needed.
+    path = os.path.dirname(sys.executable)
+    return {**kept, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PATH": path}
 
 
 @pytest.fixture
