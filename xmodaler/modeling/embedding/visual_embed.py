@@ -16,13 +16,24 @@ LOCATION_WIDTH = 5
 """x1/w, y1/h, x2/w, y2/h and the area fraction of a box."""
 
 
-def check_width(feats: Tensor, in_dim: int, key: str, setting: str) -> None:
-    """Refuse features of another width than the model's, naming the setting to change."""
-    if feats.shape[-1] != in_dim:
+def features_of(
+    batched_inputs: dict[str, Any], key: str, width: int, setting: str, owner: nn.Module
+) -> Tensor:
+    """The features under a key, if they are there and as wide as the model expects.
+
+    Raises:
+        UserError: They are not; the message names the setting to change.
+    """
+    feats = batched_inputs.get(key)
+    name = type(owner).__name__
+    if feats is None:
+        raise UserError(f"{key} is missing from the batch; {name} needs features of width {width}")
+    if feats.shape[-1] != width:
         raise UserError(
-            f"{key} has features of width {feats.shape[-1]} but {setting} is {in_dim}; "
+            f"{key} has features of width {feats.shape[-1]} but {setting} is {width}; "
             "set it to the width of your features"
         )
+    return feats
 
 
 def visual_layers(cfg: CfgNode, with_location: bool = True) -> dict[str, Any]:
@@ -80,8 +91,9 @@ class VisualBaseEmbedding(nn.Module):
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Tensor]:
         """Embed ATT_FEATS (B, N, in) and, if present, ATT_FEATS_LOC (B, N, 5) to (B, N, out)."""
         packing = batched_inputs.get(ATT_PACKING)
-        feats = batched_inputs[kfg.ATT_FEATS]
-        check_width(feats, self.in_dim, kfg.ATT_FEATS, "MODEL.VISUAL_EMBED.IN_DIM")
+        feats = features_of(
+            batched_inputs, kfg.ATT_FEATS, self.in_dim, "MODEL.VISUAL_EMBED.IN_DIM", self
+        )
         x = self.embeddings(pack_or_flatten(feats, packing))
         if self.embeddings_pos is not None and kfg.ATT_FEATS_LOC in batched_inputs:
             boxes = pack_or_flatten(batched_inputs[kfg.ATT_FEATS_LOC], packing)

@@ -9,7 +9,7 @@ from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
 from .build import EMBEDDING_REGISTRY
-from .visual_embed import check_width, visual_layers
+from .visual_embed import features_of, visual_layers
 
 
 @EMBEDDING_REGISTRY.register()
@@ -72,8 +72,9 @@ class VisualGridEmbedding(nn.Module):
 
         ATT_MASKS (B, N), if present, is lengthened by its own first column.
         """
-        feats = batched_inputs[kfg.ATT_FEATS]
-        check_width(feats, self.in_dim, kfg.ATT_FEATS, "MODEL.VISUAL_EMBED.IN_DIM")
+        feats = features_of(
+            batched_inputs, kfg.ATT_FEATS, self.in_dim, "MODEL.VISUAL_EMBED.IN_DIM", self
+        )
         produced = {}
         x = self.embeddings(feats)
         if self.g_embeddings is not None:
@@ -95,12 +96,9 @@ class VisualGridEmbedding(nn.Module):
         return {kfg.ATT_FEATS: x, **produced}
 
     def _global_token(self, batched_inputs: dict[str, Any]) -> Tensor:
-        feats = batched_inputs.get(kfg.GLOBAL_FEATS)
-        if feats is None:
-            raise UserError(
-                f"{kfg.GLOBAL_FEATS} is missing from the batch; VisualGridEmbedding needs it "
-                "unless MODEL.VISUAL_EMBED.G_IN_DIM is 0"
-            )
-        feats = feats.flatten(1)
-        check_width(feats, self.g_in_dim, kfg.GLOBAL_FEATS, "MODEL.VISUAL_EMBED.G_IN_DIM")
+        flat = dict(batched_inputs)
+        if kfg.GLOBAL_FEATS in flat:  # (B, 1, g_in) where one vector per image was stored so
+            flat[kfg.GLOBAL_FEATS] = flat[kfg.GLOBAL_FEATS].flatten(1)
+        setting = "MODEL.VISUAL_EMBED.G_IN_DIM (0 for no global token)"
+        feats = features_of(flat, kfg.GLOBAL_FEATS, self.g_in_dim, setting, self)
         return self.g_embeddings(feats).unsqueeze(1)

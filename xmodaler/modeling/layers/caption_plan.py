@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from xmodaler.utils.errors import UserError
+
 from .grouping import queries_per_image
 
 Feedback = Callable[[int, Tensor], tuple[Tensor, Tensor] | None]
@@ -33,6 +35,11 @@ class CaptionPlan:
 
         Reads the words on the host: for tensors on an accelerator this waits for the device.
         """
+        if targets is not None and targets.shape != tokens.shape:
+            raise UserError(
+                f"the input words have shape {tuple(tokens.shape)} ({tokens.shape[0]} text rows) "
+                f"but their targets {tuple(targets.shape)}; the two must agree"
+            )
         tokens = tokens.cpu()
         empty = (tokens[:, 1:] == 0).all(dim=0)
         stop = 1 + int(torch.cumprod(~empty, dim=0).sum())
