@@ -13,11 +13,11 @@ from xmodaler.utils.events import EventStorage, EventWriter, get_event_storage
 class CountingTrainer(TrainerBase):
     """Notes what is called; optionally fails at an iteration."""
 
-    def __init__(self, fail_at=None, error=RuntimeError("boom")):
+    def __init__(self, fail_at=None, error=None):
         super().__init__()
         self.calls = []
         self.fail_at = fail_at
-        self.error = error
+        self.error = error or RuntimeError("boom")
 
     def run_step(self):
         self.calls.append(("step", self.iter, self.storage.iter))

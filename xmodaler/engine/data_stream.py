@@ -53,7 +53,7 @@ class BatchStream:
 
     def __next__(self) -> Any:
         start = time.perf_counter()
-        if self._iterator is not None and self.batch >= self.batches_per_epoch:
+        if self.batch >= self.batches_per_epoch:
             self._next_epoch()
         if self._iterator is None:
             self._enter_epoch()

@@ -202,7 +202,8 @@ class DefaultTrainer(TrainerParts):
 
     def after_train(self) -> None:
         super().after_train()
-        if self.iter >= self.max_iter > self.start_iter:
+        evaluated = any(isinstance(hook, hooks.EvalHook) and hook.ran for hook in self._hooks)
+        if self.iter >= self.max_iter and (self.max_iter > self.start_iter or evaluated):
             for hook in self._checkpoint_hooks():
                 hook.save_final()
 
@@ -280,6 +281,7 @@ class DefaultTrainer(TrainerParts):
         gathered = self._rank_rngs is not None and self._rank_rngs[0] == self.iter
         state["rng"] = self._rank_rngs[1] if gathered else [rng_state()]
         state["ss_prob"] = self.ss_prob
+        state["optimizer_name"] = type(self.optimizer).__name__
         for name in STATEFUL:
             part = getattr(self, name)
             if part is not None:

@@ -40,7 +40,7 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         if comm.get_world_size() > 1:
             # The flag lives on the CPU: reading one from the device would stall the step.
-            self._group = comm._cpu_group()
+            self._group = comm.cpu_group()
         # Python delivers signals to the main thread only, and only it may install handlers.
         if threading.current_thread() is threading.main_thread():
             for signum in self.SIGNALS:

@@ -91,7 +91,13 @@ class TrainerParts(TrainerBase):
     def build_evaluator(cls, cfg: "CfgNode", stage: str) -> Any:
         """The evaluator of ``val`` or ``test`` results; None where INFERENCE.NAME is ''."""
         annfile = cfg.INFERENCE.VAL_ANNFILE if stage == "val" else cfg.INFERENCE.TEST_ANNFILE
-        return build_evaluation(cfg, annfile, cfg.OUTPUT_DIR if stage == "test" else None)
+        # Result files are called after the epoch alone. Only an evaluator that can tell stages
+        # apart may write those of validation too.
+        evaluator = build_evaluation(cfg, annfile, cfg.OUTPUT_DIR if stage == "test" else None)
+        if hasattr(evaluator, "result_prefix"):
+            evaluator.output_dir = cfg.OUTPUT_DIR
+            evaluator.result_prefix = "" if stage == "test" else f"{stage}_"
+        return evaluator
 
     def build_distributed(self, model: torch.nn.Module) -> torch.nn.Module:
         """Wrap the model so that gradients are averaged over the processes."""
@@ -291,6 +297,8 @@ class TrainerParts(TrainerBase):
         if state is None:
             return part
         try:
+            if name == "optimizer":
+                self._check_optimizer_name()
             part.load_state_dict(state)
         except (ValueError, KeyError, RuntimeError, TypeError) as error:
             raise UserError(
@@ -298,6 +306,13 @@ class TrainerParts(TrainerBase):
                 "anew from its weights alone, name the file in MODEL.WEIGHTS and do not resume."
             ) from error
         return part
+
+    def _check_optimizer_name(self) -> None:
+        # An optimizer would load the state of another one and fail at the next step, or worse.
+        own = type(self.optimizer).__name__
+        saved = self._resumed.get("optimizer_name", own)
+        if saved != own:
+            raise ValueError(f"it belongs to {saved}, SOLVER.NAME is {self.cfg.SOLVER.NAME}")
 
 
 def _model_of_stage(trainer: TrainerParts, stage: str) -> torch.nn.Module:
@@ -307,10 +322,13 @@ def _model_of_stage(trainer: TrainerParts, stage: str) -> torch.nn.Module:
 
 def _evaluate_stage(trainer: TrainerParts, stage: str, epoch: int) -> dict[str, Any]:
     data = stage.removesuffix("_ema")
+    evaluator = getattr(trainer, f"{data}_evaluator")
+    if hasattr(evaluator, "result_prefix"):
+        evaluator.result_prefix = "" if stage == "test" else f"{stage}_"
     return trainer.test(
         trainer.cfg,
         _model_of_stage(trainer, stage),
         getattr(trainer, f"{data}_data_loader"),
-        getattr(trainer, f"{data}_evaluator"),
+        evaluator,
         epoch,
     )

@@ -32,6 +32,7 @@ class EvalHook(HookBase):
     Attributes:
         evaluated: The iteration evaluated last, -1 before the first evaluation.
         metrics: Its results, flat, under ``{stage}/{name}``.
+        ran: Whether an evaluation took place since the hook was built.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class EvalHook(HookBase):
         self.stage = stage
         self.evaluated = -1
         self.metrics: dict[str, float] = {}
+        self.ran = False
 
     def before_train(self) -> None:
         """Evaluate the resumed iteration if the interrupted run did not get to it."""
@@ -85,7 +87,7 @@ class EvalHook(HookBase):
             results = self._function(epoch) if runs_here else None
         comm.synchronize()
         metrics = flatten_metrics(results, self.stage)
-        self.evaluated = iteration
+        self.evaluated, self.ran = iteration, True
         self.metrics = {f"{self.stage}/{name}": value for name, value in metrics.items()}
         for name, value in self.metrics.items():
             self.trainer.storage.put_scalar(name, value, smoothing_hint=False)

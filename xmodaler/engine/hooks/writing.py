@@ -29,6 +29,10 @@ class PeriodicWriter(HookBase):
                 writer.write()
 
     def after_train(self) -> None:
+        storage = self.trainer.storage
+        if storage.iter < self.trainer.max_iter:
+            # Training ended early; the iteration that was next has nothing to report.
+            storage.iter = max(storage.iter - 1, self.trainer.start_iter)
         for writer in self._writers:
             # What came after the last write, such as the final evaluation.
             writer.write()
