@@ -31,10 +31,14 @@ class COCOEvaler:
             none.
 
     Attributes:
+        metrics: Names of the metrics to compute. METEOR starts a Java program of 1 GB, which takes
+            seconds; a script that scores often may leave it out.
         result_prefix: Put before the epoch in the names of result files, to tell splits apart.
         per_image: After :meth:`eval`, the scores of each image under its id as a string.
         unavailable: After :meth:`eval`, metrics that were not computed, with the reason.
     """
+
+    metrics: tuple[str, ...] = ALL_METRICS
 
     def __init__(self, cfg: Any, annfile: str, output_dir: str | None = None) -> None:
         # Files are read on the first use, by the one process that scores.
@@ -43,7 +47,6 @@ class COCOEvaler:
         self.value_key = cfg.INFERENCE.VALUE
         self.output_dir = output_dir or ""
         self.result_prefix = ""
-        self.metrics: tuple[str, ...] = ALL_METRICS
         self.per_image: dict[str, dict[str, float]] = {}
         self.unavailable: dict[str, str] = {}
         self._references: dict[str, list[str]] | None = None
