@@ -3,11 +3,13 @@
 from .build import LOSSES_REGISTRY, add_loss_config, build_losses, build_rl_losses
 from .cross_entropy import CrossEntropy
 from .label_smoothing import LabelSmoothing
+from .reward_criterion import RewardCriterion
 
 __all__ = [
     "LOSSES_REGISTRY",
     "CrossEntropy",
     "LabelSmoothing",
+    "RewardCriterion",
     "add_loss_config",
     "build_losses",
     "build_rl_losses",

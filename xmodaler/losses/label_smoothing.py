@@ -51,11 +51,12 @@ class LabelSmoothing(nn.Module):
         epsilon, words = self.label_smoothing, logits.shape[-1]
         # q as a mixture: e / (V - 1) everywhere, the rest of the mass on the target.
         uniform = epsilon * words / (words - 1)
-        cross_entropy = token_cross_entropy(logits, targets, uniform)
-        entropy = -sum(
-            mass * math.log(probability)
-            for mass, probability in ((1 - epsilon, 1 - epsilon), (epsilon, epsilon / (words - 1)))
-            if mass > 0
-        )
-        # Only real targets carry the constant: a batch without any has loss 0.
-        return cross_entropy - entropy * (targets >= 0).any()
+        if uniform > 1:
+            raise UserError(
+                f"LOSSES.LABELSMOOTHING {epsilon} leaves the target less than any other of "
+                f"{words} words; it must be at most {(words - 1) / words:.3g}"
+            )
+        log_q = (1 - epsilon) * math.log(1 - epsilon)
+        if epsilon > 0:
+            log_q += epsilon * math.log(epsilon / (words - 1))
+        return token_cross_entropy(logits, targets, uniform, offset=log_q)

@@ -27,8 +27,10 @@ def present_heads(outputs: dict[str, Any]) -> list[tuple[str, Tensor, Tensor]]:
     ]
 
 
-def token_cross_entropy(logits: Tensor, targets: Tensor, uniform: float = 0.0) -> Tensor:
-    """``-sum_v q_v log p_v``, mean over targets, ``q = (1 - u) onehot + u / V``.
+def token_cross_entropy(
+    logits: Tensor, targets: Tensor, uniform: float = 0.0, offset: float = 0.0
+) -> Tensor:
+    """``offset - sum_v q_v log p_v``, mean over targets, ``q = (1 - u) onehot + u / V``.
 
     The mean is over the words of all processes: each divides its own sum by the mean count, so
     that averaging gradients over processes gives the gradient of the global mean.
@@ -37,13 +39,15 @@ def token_cross_entropy(logits: Tensor, targets: Tensor, uniform: float = 0.0) -
         logits: (..., V).
         targets: (...) int64, negative where there is nothing to predict; such rows are dropped.
         uniform: Weight u of the uniform distribution.
+        offset: Added for every target.
 
     Returns:
         A scalar in float32; 0 when there is no target.
     """
     rows, ids = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
     real = ids >= 0
-    count = comm.mean_over_ranks(real.sum().to(torch.float32)).clamp(min=1e-6)
+    number = real.sum().to(torch.float32)
+    count = comm.mean_over_ranks(number).clamp(min=1e-6)
     if rows.device.type == "cpu":
         # Elsewhere the host would have to wait for the number of real rows.
         kept = real.nonzero().squeeze(1)
@@ -52,4 +56,4 @@ def token_cross_entropy(logits: Tensor, targets: Tensor, uniform: float = 0.0) -
     total = F.cross_entropy(
         rows.float(), ids, ignore_index=IGNORED, reduction="sum", label_smoothing=uniform
     )
-    return total / count
+    return (total + offset * number) / count
