@@ -1,6 +1,7 @@
 """Loggers: set-up for the console and files, calls that thin themselves out, small tables."""
 
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -97,7 +98,7 @@ def setup_logger(
 
     if output is not None:
         filename = _log_filename(output, distributed_rank)
-        handler = logging.StreamHandler(_log_stream(filename))
+        handler = _FileHandler(filename)
         handler.setLevel(logging.DEBUG)
         handler.setFormatter(
             logging.Formatter(
@@ -118,6 +119,32 @@ class _ConsoleHandler(logging.StreamHandler):
     def stream(self) -> Any:
         return sys.stdout
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        # Nobody reads any more; that must not end a training.
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+
+
+class _FileHandler(logging.StreamHandler):
+    """Writes to a log file; says once when that has become impossible, on a full disk above all."""
+
+    def __init__(self, filename: str) -> None:
+        super().__init__(_log_stream(filename))
+        self._filename = filename
+        self._failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._failed:
+            self._failed = True
+            reason = error.strerror or error
+            print(
+                f"warning: log file '{self._filename}' is incomplete from here on: {reason}",
+                file=sys.stderr,
+            )
+
 
 def _log_filename(output: str, rank: int) -> str:
     output = os.fspath(output)
@@ -136,8 +163,14 @@ def _log_stream(filename: str) -> Any:
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Log file '{filename}' cannot be written: {reason}") from error
-    atexit.register(stream.close)
+    atexit.register(_close, stream)
     return stream
+
+
+def _close(stream: Any) -> None:
+    # What could not be written before cannot be written at exit either, and was reported.
+    with contextlib.suppress(OSError):
+        stream.close()
 
 
 _counts: Counter = Counter()
