@@ -51,10 +51,15 @@ def _registered(folder: Path) -> bool:
     return all(not name or name in registry for registry, name in named)
 
 
+def captioning_root() -> Path:
+    """Where the captioner fixtures are: ``captioning/`` of the folder, or the folder itself."""
+    root = parity_root()
+    return root / "captioning" if (root / "captioning").is_dir() else root
+
+
 def captioner_folders() -> list[Path]:
     """Every captioner fixture whose classes are registered."""
-    root = parity_root() / "captioning"
-    configs = sorted(root.glob("*/config.yaml")) if root.is_dir() else []
+    configs = sorted(captioning_root().glob("*/config.yaml"))
     return [path.parent for path in configs if _registered(path.parent)]
 
 
@@ -151,7 +156,7 @@ def captioner(request: pytest.FixtureRequest) -> Fixture:
 @pytest.fixture(scope="session")
 def shared_folder() -> Path:
     """The folder of model-free fixtures."""
-    folder = parity_root() / "captioning" / "_shared"
+    folder = captioning_root() / "_shared"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     return folder

@@ -89,7 +89,10 @@ def test_full_size_names_and_shapes(captioner):
     """The model at released size has exactly the released names and shapes."""
     from xmodaler.modeling import build_model
 
-    for released in json.loads((captioner.folder / "keys_full.json").read_text()).values():
+    path = captioner.folder / "keys_full.json"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    for released in json.loads(path.read_text()).values():
         cfg = full_size(captioner.cfg, released)
         with torch.device("meta"):
             model = build_model(cfg)
