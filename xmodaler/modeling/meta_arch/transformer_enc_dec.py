@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
+from xmodaler.utils.errors import UserError
 
 from ..layers.caption_plan import CaptionPlan
 from ..layers.masking import additive, compute_dtype
@@ -159,4 +160,9 @@ def causal(tokens: Tensor, shown: Tensor | None) -> Tensor:
     lower = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
     if shown is None:
         return lower.expand(tokens.shape[0], 1, length, length)
+    if shown.shape != tokens.shape:
+        raise UserError(
+            f"{kfg.TOKENS_MASKS} has shape {tuple(shown.shape)} but {kfg.G_TOKENS_IDS} has "
+            f"{tuple(tokens.shape)}; the two must agree"
+        )
     return lower & shown[:, None, None, :]
