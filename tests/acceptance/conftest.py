@@ -172,6 +172,13 @@ def loggers_restored():
             logger.handlers[:] = handlers
 
 
+@pytest.fixture(autouse=True)
+def quiet_loggers():
+    """Trainers set up logging too."""
+    with loggers_restored():
+        yield
+
+
 @pytest.fixture
 def tool(capfd):
     """Runs a command line in this process, as its script would: ``tool("train_net", ...)``."""

@@ -9,8 +9,15 @@ import pytest
 import torch
 
 from xmodaler.config import get_cfg, kfg
+from xmodaler.datasets.build import DATASETS_REGISTRY
 from xmodaler.engine import DefaultTrainer, HookBase, hooks
+from xmodaler.engine.build import ENGINE_REGISTRY
+from xmodaler.engine.running import import_modules
+from xmodaler.evaluation.build import EVALUATION_REGISTRY
+from xmodaler.losses.build import LOSSES_REGISTRY
 from xmodaler.modeling import add_config, build_model
+from xmodaler.modeling.decoder.build import DECODER_REGISTRY
+from xmodaler.modeling.encoder.build import ENCODER_REGISTRY
 
 PARTS = Path(__file__).with_name("user_parts.py")
 OWN_DATA = (
@@ -23,13 +30,29 @@ OWN_DATA = (
 )
 
 
-@pytest.fixture(scope="module")
-def parts():
-    """The user's module, registered as any import registers it."""
-    from xmodaler.engine.running import import_modules
+REGISTRIES = (
+    DATASETS_REGISTRY,
+    DECODER_REGISTRY,
+    ENCODER_REGISTRY,
+    ENGINE_REGISTRY,
+    EVALUATION_REGISTRY,
+    LOSSES_REGISTRY,
+)
 
+
+@pytest.fixture(scope="module", autouse=True)
+def parts():
+    """The user's module, registered as any import registers it, for the tests of this file."""
+    before = [set(dict(registry)) for registry in REGISTRIES]
+    keys = set(kfg)
     import_modules([str(PARTS)])
-    return sys.modules["user_parts"]
+    yield sys.modules["user_parts"]
+    del sys.modules["user_parts"]
+    for registry, names in zip(REGISTRIES, before, strict=True):
+        for name in set(dict(registry)) - names:
+            del registry._objects[name]
+    for key in set(kfg) - keys:
+        del kfg[key]
 
 
 def read_config(file, *options):

@@ -166,7 +166,9 @@ def test_two_processes_on_the_cpu(coco, script):
         0,
     )
     one = script(*run, *still, "OUTPUT_DIR", "one")
-    two = script(*run, *still, "--num-gpus", 2, "DATALOADER.TRAIN_BATCH_SIZE", 2)
+    two = script(
+        *run, *still, "--num-gpus", 2, "--dist-url", "auto", "DATALOADER.TRAIN_BATCH_SIZE", 2
+    )
     assert one.code == 0 and two.code == 0, one.err + two.err
     for left, right in zip(logged("one"), logged(), strict=True):
         assert left["total_loss"] == pytest.approx(right["total_loss"], rel=1e-4)

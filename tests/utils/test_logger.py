@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 
 import pytest
 
@@ -45,7 +46,17 @@ def test_console_and_file_formats(tmp_path, capsys, name):
     assert logger.level == logging.DEBUG and not logger.propagate
 
 
-def test_colours(monkeypatch, capsys, name):
+@pytest.fixture
+def colours_decided_anew():
+    """Newer termcolor remembers whether to colour."""
+    module = sys.modules["termcolor.termcolor"]
+    forget = getattr(getattr(module, "can_colorize", None), "cache_clear", lambda: None)
+    forget()
+    yield
+    forget()
+
+
+def test_colours(monkeypatch, capsys, name, colours_decided_anew):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.delenv("NO_COLOR", raising=False)
     setup_logger(name=name)
