@@ -144,13 +144,17 @@ def test_plan_of_captions():
     tokens = torch.tensor([[0, 4, 5, 0, 0], [0, 3, 0, 0, 0], [0, 0, 0, 0, 0], [0, 1, 2, 0, 9]])
     targets = torch.tensor([[4, 5, 0, -1, -1], [3, 0, -1, -1, -1], [0] + [-1] * 4, [1, 2, 0, 9, 9]])
     plan = CaptionPlan.of(tokens, targets)
+    assert plan.lengths.tolist() == [3, 2, 1, 5]
+    plan = plan.until_stop()
     assert plan.stop == 3  # the fourth column holds only zeros
     assert plan.lengths.tolist() == [3, 2, 1, 3]
     stairs = plan.staircase(images=2)
     assert stairs.steps == [(2, 2), (2, 2), (2, 1)]
     assert stairs.rows.tolist() == [[0, 1], [3, 2]]
     assert plan.without_targets().lengths.tolist() == [3] * 4
-    assert CaptionPlan.of(tokens, None).scored is None
+    unscored = CaptionPlan.of(tokens, None)
+    assert unscored.scored is None and unscored.lengths.tolist() == [5] * 4
+    assert unscored.until_stop().lengths.tolist() == [3] * 4
 
 
 def test_deferred_weight_gradient():

@@ -15,6 +15,9 @@ CAPTION_PLAN = "_CAPTION_PLAN"
 ATTENTION_WEIGHTS = "_ATTENTION_WEIGHTS"
 """(R, N): attention of the latest word to the regions, when RETURN_ATTENTION asks for it."""
 
+SPARSE_GRADIENT = "_SPARSE_GRADIENT"
+"""Asks a word embedding for a sparse gradient, to be added to a dense one of the same batch."""
+
 RETURN_ATTENTION = "RETURN_ATTENTION"
 """Batch key: true when decoding has to return attention maps."""
 

@@ -82,13 +82,15 @@ class UpDownDecoder(Decoder):
             "att_embed_size": node.ATT_EMBED_SIZE,
             "att_embed_dropout": node.ATT_EMBED_DROPOUT,
         }
-        attention = build_attention(
-            cfg,
-            query_dim=sizes["hidden_size"],
-            memory_dim=sizes["visual_embed_dim"],
-            embed_dim=sizes["att_embed_size"],
-            dropout=sizes["att_embed_dropout"],
-        )
+        attention = None
+        if cfg.MODEL.ATTENTION != "AdditiveAttention":
+            attention = build_attention(
+                cfg,
+                query_dim=sizes["hidden_size"],
+                memory_dim=sizes["visual_embed_dim"],
+                embed_dim=sizes["att_embed_size"],
+                dropout=sizes["att_embed_dropout"],
+            )
         dropouts = {"dropout1": node.DROPOUT1, "dropout2": node.DROPOUT2}
         return {**sizes, **dropouts, "attention": attention}
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
@@ -9,6 +10,7 @@ from xmodaler.utils.errors import UserError
 
 from ..layers.create_act import build_act_layer
 from ..layers.grouping import repeat_rows
+from ..stage_keys import SPARSE_GRADIENT
 from .build import EMBEDDING_REGISTRY
 from .position_embedding import build_position_encoding
 
@@ -73,6 +75,7 @@ class TokenBaseEmbedding(nn.Module):
         (R or B, T). Embeddings are (R, T, D) or (R, D).
         """
         step = batched_inputs.get(kfg.TIME_STEP)
+        sparse = batched_inputs.get(SPARSE_GRADIENT, False)
         produced = {}
         for tokens, types, embedded in (
             (kfg.U_TOKENS_IDS, kfg.U_TOKENS_TYPE, kfg.U_TOKEN_EMBED),
@@ -80,12 +83,16 @@ class TokenBaseEmbedding(nn.Module):
         ):
             if tokens in batched_inputs:
                 produced[embedded] = self.embed(
-                    batched_inputs[tokens], batched_inputs.get(types), step
+                    batched_inputs[tokens], batched_inputs.get(types), step, sparse
                 )
         return produced
 
     def embed(
-        self, tokens: Tensor, token_types: Tensor | None = None, step: int | None = None
+        self,
+        tokens: Tensor,
+        token_types: Tensor | None = None,
+        step: int | None = None,
+        sparse: bool = False,
     ) -> Tensor:
         """Embed ids.
 
@@ -93,11 +100,12 @@ class TokenBaseEmbedding(nn.Module):
             tokens: (R, T) int64, or (R,) with ``step``.
             token_types: (R or B, T) int64, or (R,).
             step: Position of all of ``tokens`` while decoding.
+            sparse: Whether the gradient of the embedding is sparse.
 
         Returns:
             (R, T, D) or (R, D).
         """
-        x = self.embeddings(tokens)
+        x = F.embedding(tokens, self.embeddings.weight, sparse=sparse)
         if self.embeddings_pos is not None:
             x = x + self.embeddings_pos(tokens if step is None or tokens.dim() > 1 else step)
         if self.embeddings_token_type is not None and token_types is not None:

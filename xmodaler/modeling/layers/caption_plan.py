@@ -22,7 +22,7 @@ class CaptionPlan:
         stop: Number of positions before the first one, after the start, whose input words are 0
             in every row.
         lengths: (R,) int64 on the CPU; positions from there on influence nothing that counts.
-        scored: (R, L) bool on the CPU, positions whose logits count; None for all before stop.
+        scored: (R, L) bool on the CPU, positions whose logits count; None for all.
     """
 
     stop: int
@@ -40,19 +40,24 @@ class CaptionPlan:
                 f"the input words have shape {tuple(tokens.shape)} ({tokens.shape[0]} text rows) "
                 f"but their targets {tuple(targets.shape)}; the two must agree"
             )
-        tokens = tokens.cpu()
-        empty = (tokens[:, 1:] == 0).all(dim=0)
+        empty = (tokens.cpu()[:, 1:] == 0).all(dim=0)
         stop = 1 + int(torch.cumprod(~empty, dim=0).sum())
         if targets is None:
-            return cls(stop, torch.full((tokens.shape[0],), stop), None)
+            return cls(stop, torch.full((tokens.shape[0],), tokens.shape[1]), None)
         scored = targets.cpu() >= 0
-        scored[:, stop:] = False
-        positions = torch.arange(1, tokens.shape[1] + 1)
-        return cls(stop, (scored * positions).amax(dim=1).clamp(min=1), scored)
+        return cls(stop, _reach(scored), scored)
 
     def without_targets(self) -> "CaptionPlan":
         """The plan that computes every row until ``stop``."""
         return CaptionPlan(self.stop, torch.full_like(self.lengths, self.stop), None)
+
+    def until_stop(self) -> "CaptionPlan":
+        """The plan that scores nothing from ``stop`` on."""
+        if self.scored is None:
+            return self.without_targets()
+        scored = self.scored.clone()
+        scored[:, self.stop :] = False
+        return CaptionPlan(self.stop, _reach(scored), scored)
 
     def staircase(self, images: int) -> "Staircase":
         """The steps of a recurrence over these captions; see :class:`Staircase`."""
@@ -118,3 +123,9 @@ def first_of_each(state: Tensor, before: tuple[int, int], now: tuple[int, int]) 
     if before == now:
         return state
     return state.unflatten(0, before)[: now[0], : now[1]].flatten(0, 1)
+
+
+def _reach(scored: Tensor) -> Tensor:
+    """(R,): positions up to the last one that counts, at least one."""
+    positions = torch.arange(1, scored.shape[1] + 1)
+    return (scored * positions).amax(dim=1).clamp(min=1)

@@ -10,6 +10,7 @@ from ..layers.caption_plan import CaptionPlan, Feedback, Staircase
 from ..layers.grouping import queries_per_image
 from ..layers.masking import additive, compute_dtype
 from ..layers.scheduled_sampling import choose_positions, draw_words, sampling_probability
+from ..stage_keys import SPARSE_GRADIENT
 from .base_enc_dec import BaseEncoderDecoder, Batch, row_keys, scatter_logits, without_internal
 from .build import META_ARCH_REGISTRY
 
@@ -36,7 +37,7 @@ class RnnAttEncoderDecoder(BaseEncoderDecoder):
         """
         batch, _ = self._encode(batched_inputs, skip_padding=self.training)
         batch.update(self.decoder.preprocess(batch))
-        plan = self._caption_plan(batch)
+        plan = self._caption_plan(batch).until_stop()
         if hasattr(self.decoder, "unroll") and getattr(self.predictor, "position_wise", False):
             logits = self._unrolled(batch, plan)
         else:
@@ -79,7 +80,8 @@ class RnnAttEncoderDecoder(BaseEncoderDecoder):
                 words = draw_words(
                     self.predictor({**batch, kfg.G_HIDDEN_STATES: states})[kfg.G_LOGITS]
                 )
-            read = {kfg.G_TOKENS_IDS: words, kfg.TIME_STEP: t}
+            # A dense gradient of the whole embedding at every step would cost more than the step.
+            read = {kfg.G_TOKENS_IDS: words, kfg.TIME_STEP: t, SPARSE_GRADIENT: True}
             if kfg.G_TOKENS_TYPE in batch:
                 read[kfg.G_TOKENS_TYPE] = batch[kfg.G_TOKENS_TYPE][rows[here].to(words.device)]
             return here_on_device, self.token_embed(read)[kfg.G_TOKEN_EMBED]

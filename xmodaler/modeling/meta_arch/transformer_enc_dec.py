@@ -110,7 +110,8 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
         columns = torch.arange(length)
         positions = (torch.arange(rows)[:, None] * full + columns).flatten()
         needed = columns < plan.lengths[:, None]
-        packing = worth_packing(needed) if tokens.device.type == "cpu" else None
+        packable = self._skips_positions and tokens.device.type == "cpu"
+        packing = worth_packing(needed) if packable else None
         if packing is not None:
             part[G_PACKING], positions = packing, positions[packing.index]
         self._decode(part)
