@@ -1,4 +1,4 @@
-"""Packaging of xmodaler: runtime dependencies live in requirements.txt, tool settings in pyproject.toml."""
+"""Packaging: runtime dependencies live in requirements.txt, tool settings in pyproject.toml."""
 
 import re
 from pathlib import Path

@@ -203,5 +203,6 @@ _C.INFERENCE.VALUE = "caption"
 _C.INFERENCE.VAL_ANNFILE = "captions_val5k.json"
 _C.INFERENCE.TEST_ANNFILE = "captions_test5k.json"
 _C.INFERENCE.GENERATION_MODE = True
+_C.INFERENCE.METRICS = []  # caption metrics to compute, such as [BLEU, CIDEr]; [] for all
 _C.INFERENCE.VAL_EVAL_START = -1
 _C.INFERENCE.TEST_EVAL_START = -1

@@ -25,20 +25,19 @@ class COCOEvaler:
     splits.
 
     Args:
-        cfg: The root config; reads ``INFERENCE.{ID_KEY, VALUE}``, the keys of a result.
+        cfg: The root config; reads ``INFERENCE.{ID_KEY, VALUE}``, the keys of a result, and
+            ``INFERENCE.METRICS``.
         annfile: References: COCO captions JSON, or JSON lines of ``{"id", "captions"}``.
         output_dir: Results are written to ``<output_dir>/results/{epoch}.json``; None or '' writes
             none.
 
     Attributes:
-        metrics: Names of the metrics to compute. METEOR starts a Java program of 1 GB, which takes
-            seconds; a script that scores often may leave it out.
+        metrics: Names of the metrics to compute, by default all. METEOR starts a Java program of
+            1 GB, which takes seconds; a run that scores often may leave it out.
         result_prefix: Put before the epoch in the names of result files, to tell splits apart.
         per_image: After :meth:`eval`, the scores of each image under its id as a string.
         unavailable: After :meth:`eval`, metrics that were not computed, with the reason.
     """
-
-    metrics: tuple[str, ...] = ALL_METRICS
 
     def __init__(self, cfg: Any, annfile: str, output_dir: str | None = None) -> None:
         # Files are read on the first use, by the one process that scores.
@@ -46,6 +45,7 @@ class COCOEvaler:
         self.id_key = cfg.INFERENCE.ID_KEY
         self.value_key = cfg.INFERENCE.VALUE
         self.output_dir = output_dir or ""
+        self.metrics = tuple(cfg.INFERENCE.get("METRICS", ())) or ALL_METRICS
         self.result_prefix = ""
         self.per_image: dict[str, dict[str, float]] = {}
         self.unavailable: dict[str, str] = {}
