@@ -215,3 +215,19 @@ def test_preprocess_batch_takes_samples_or_a_batch(tiny):
     with torch.no_grad():
         model.eval()
         torch.testing.assert_close(model(collated)[kfg.G_LOGITS], model(batch)[kfg.G_LOGITS])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["updown", "transformer"])
+def test_compiled_models_compute_the_same(tiny, kind):
+    model = tiny.without_dropout(tiny.model(kind)).train()
+    compiled = torch.compile(model, backend="aot_eager")
+    for seed in range(2):
+        batch = tiny.batch(seed=seed)
+        plain = loss_and_gradients(model, batch)
+        model.zero_grad()
+        outputs = compiled(batch)
+        (loss,) = CrossEntropy()(outputs).values()
+        loss.backward()
+        grads = {name: p.grad.clone() for name, p in model.named_parameters()}
+        assert_same(plain, (outputs, loss.detach(), grads))

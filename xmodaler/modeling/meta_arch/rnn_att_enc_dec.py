@@ -37,12 +37,17 @@ class RnnAttEncoderDecoder(BaseEncoderDecoder):
         """
         batch, _ = self._encode(batched_inputs, skip_padding=self.training)
         batch.update(self.decoder.preprocess(batch))
+        run = self._caption_logits
+        if torch.compiler.is_compiling():
+            # Shapes change from step to step and batch to batch: compiling would never end.
+            run = torch.compiler.disable(run)
+        return {**without_internal(batch), kfg.G_LOGITS: run(batch)}
+
+    def _caption_logits(self, batch: Batch) -> Tensor:
         plan = self._caption_plan(batch).until_stop()
         if hasattr(self.decoder, "unroll") and getattr(self.predictor, "position_wise", False):
-            logits = self._unrolled(batch, plan)
-        else:
-            logits = self._step_by_step(batch, plan)
-        return {**without_internal(batch), kfg.G_LOGITS: logits}
+            return self._unrolled(batch, plan)
+        return self._step_by_step(batch, plan)
 
     def _unrolled(self, batch: Batch, plan: CaptionPlan) -> Tensor:
         tokens = batch[kfg.G_TOKENS_IDS]

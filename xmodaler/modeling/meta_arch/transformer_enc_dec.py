@@ -62,8 +62,10 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
         batch, _ = self._encode(batched_inputs, skip_padding=self.training)
         batch.update(self.decoder.preprocess(batch))
         words = {kfg.G_TOKENS_IDS: batch[kfg.G_TOKENS_IDS]}
-        plan = self._caption_plan(batch) if self.training else None
         probability = sampling_probability(batch, self.training)
+        # Compiled code wants the same shapes in every batch.
+        skips = self.training and not torch.compiler.is_compiling()
+        plan = self._caption_plan(batch) if skips or probability > 0 else None
         if probability > 0:
             batch[kfg.G_TOKENS_IDS] = self._with_own_words(batch, plan, probability)
         if plan is None or plan.scored is None or not self._skips_positions:
