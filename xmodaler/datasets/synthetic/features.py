@@ -55,7 +55,8 @@ def region_features(scene: Scene, side: int, rng: np.random.Generator) -> dict[s
     facts[-1, [ATTRIBUTES.index(word) for word in ground]] = 1.0
     boxes[-1] = 0, 0, side, side
     scores[-1, 0] += 5.0
-    clean = facts @ PROJECTION
+    # Not `@`: the linear algebra library adds in an order that depends on the machine.
+    clean = np.einsum("rf,fd->rd", facts, PROJECTION)
     odds = np.exp(scores - scores.max(1, keepdims=True))
     return {
         "features": (clean + NOISE * rng.standard_normal(clean.shape)).astype(np.float32),

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from xmodaler.datasets.synthetic.chance import Chooser
 from xmodaler.datasets.synthetic.plans import Mention, Plan
 from xmodaler.datasets.synthetic.scene import Ground
 
 Wordings = Mapping[str, tuple[tuple[float, str], ...]]
+
+
+class Language(Protocol):
+    """What a language must be able to say; the chooser decides between its wordings."""
+
+    def sentence(self, plan: Plan, chooser: Chooser) -> str:
+        """One caption of a picture."""
+        ...
+
+    def video_sentence(self, plan: Plan, chooser: Chooser) -> str:
+        """One caption of a video."""
+        ...
 
 
 @dataclass(frozen=True)

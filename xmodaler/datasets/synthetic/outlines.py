@@ -22,7 +22,7 @@ def _arc(radius: float, start: float, stop: float, steps: int) -> list[tuple[flo
 
 
 def _regular(count: int, inner: float | None = None) -> list[tuple[float, float]]:
-    """A regular polygon with one corner up; with `inner`, a star with inner corners at that radius."""
+    """A regular polygon with a corner up; with `inner`, a star with inner corners that far out."""
     steps = count if inner is None else 2 * count
     radii = [1.0 if inner is None or step % 2 == 0 else inner for step in range(steps)]
     angles = [2 * math.pi * step / steps - math.pi / 2 for step in range(steps)]

@@ -38,9 +38,16 @@ class Paint:
             np.array(COLOURS[shape.colour]) + rng.normal(0.0, 9.0, 3) for shape in scene.shapes
         ]
         self.shades = rng.uniform(-0.12, 0.12, (len(scene.shapes), 2))
-        self.ground = np.array(GROUND_COLOURS[scene.ground.colour]) + rng.normal(0.0, 6.0, 3)
+        self.ground = np.array(GROUND_COLOURS[scene.ground.colour]) + _ground_jitter(rng)
         self.ground_phase = rng.uniform(0.0, 1.0, 3)
         self.speckles = rng.random((24, 24))
+
+
+def _ground_jitter(rng: np.random.Generator) -> np.ndarray:
+    """Much of brightness and little of hue, so that grey and white are never seen as a colour."""
+    draws = rng.normal(0.0, 6.0, 3)
+    brightness = draws.mean() * math.sqrt(3)  # deviates by 6.0, as each draw does
+    return brightness + 0.2 * (draws - draws.mean())
 
 
 def paint(scene: Scene, side: int, look: Paint) -> np.ndarray:

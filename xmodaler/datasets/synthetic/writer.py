@@ -16,6 +16,8 @@ from xmodaler.datasets.synthetic.captions import oracle_caption, sample_captions
 from xmodaler.datasets.synthetic.chance import generator
 from xmodaler.datasets.synthetic.concepts import KINDS, RELATIONS, SPLITS
 from xmodaler.datasets.synthetic.features import ATTRIBUTES, attribute_scores, region_features
+from xmodaler.datasets.synthetic.folder import MARKER, replaced_folder
+from xmodaler.datasets.synthetic.motions import sample_motions
 from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.sampling import sample_scene
 from xmodaler.datasets.synthetic.scene import Scene, dump_line
@@ -23,16 +25,15 @@ from xmodaler.datasets.synthetic.video import (
     FRAME_MILLISECONDS,
     encode_video,
     render_video,
-    sample_motions,
     sample_video_captions,
 )
 from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
 
-MARKER = "shapes.json"
 SIDES = (64, 96)
-MIN_SIZE = 10
 FIRST_ID = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
+FIRST_VIDEO = 500_000  # added to the ids (and numbers of scenes) of videos
+SIZES = (10, FIRST_VIDEO)  # a split of more pictures would reach the ids of the videos
 ARRAY_LENGTH = 20
 _ZIP_TIME = (2000, 1, 1, 0, 0, 0)
 
@@ -54,7 +55,8 @@ def make_shapes(
     """Generate a data set; the same arguments give the same bytes.
 
     Args:
-        out: Folder to write; new, empty, or an earlier data set of this kind (then replaced).
+        out: Folder to write; new, empty, or an earlier data set of this kind, which is replaced
+            when the new one is complete.
         size: Pictures in all splits together; 80 % train, 10 % val, 10 % test.
         seed: Of everything random.
         image_size: Side of the pictures in pixels, 64 to 96.
@@ -65,30 +67,19 @@ def make_shapes(
         Number of pictures by split.
 
     Raises:
-        UserError: An argument is out of range, or ``out`` holds something else.
+        UserError: An argument is out of range, or ``out`` cannot be written or holds anything
+            else.
     """
-    if size < MIN_SIZE or (videos and videos < MIN_SIZE):
-        raise UserError(f"a data set needs at least {MIN_SIZE} pictures (and videos, if any)")
-    if not SIDES[0] <= image_size <= SIDES[1]:
-        raise UserError(f"image_size is {image_size}; it must be {SIDES[0]} to {SIDES[1]} pixels")
-    folder = Path(out)
-    _claim(folder)
-    sizes = split_sizes(size)
-    arrays: dict[str, dict[str, np.ndarray]] = {"relations": {}, "attributes": {}, "global": {}}
-    for split, count in sizes.items():
-        _write_split(folder, split, count, seed, image_size, arrays, progress)
-    _write_npz(folder / "relations.npz", arrays["relations"])
-    _write_npz(folder / "attributes.npz", arrays["attributes"])
-    _write_npz(folder / "global_features.npz", arrays["global"])
-    _write_text(folder / "attributes.txt", "".join(f"{word}\n" for word in ATTRIBUTES))
-    _write_text(folder / "relations.txt", "".join(f"{word}\n" for word in RELATIONS))
-    _write_vocabulary(folder)
-    if videos:
-        for split, count in split_sizes(videos).items():
-            _write_videos(folder, split, count, seed, image_size, progress)
-    made = {"size": size, "seed": seed, "image_size": image_size, "videos": videos}
-    _write_json(folder / MARKER, {"generator": "shapes", **made})
-    return sizes
+    arguments = {"size": size, "seed": seed, "image_size": image_size, "videos": videos}
+    _check_arguments(**arguments)
+    with replaced_folder(out) as folder:
+        _write_pictures(folder, size, seed, image_size, progress)
+        if videos:
+            for split, count in split_sizes(videos).items():
+                _write_videos(folder, split, count, seed, image_size, progress)
+        _write_vocabulary(folder, with_videos=bool(videos))
+        _write_json(folder / MARKER, {"generator": "shapes", **arguments})
+    return split_sizes(size)
 
 
 def is_made_with(out: str, **arguments: int) -> bool:
@@ -97,31 +88,31 @@ def is_made_with(out: str, **arguments: int) -> bool:
         made = json.loads((Path(out) / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return all(made.get(name) == value for name, value in arguments.items())
+    return isinstance(made, dict) and all(made.get(n) == value for n, value in arguments.items())
 
 
-def _claim(folder: Path) -> None:
-    """Make the folder ours; what lies in it must be an older data set."""
-    unfinished = folder / ".shapes"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"'{folder}' is a file; give a folder to write the data set to")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not ((folder / MARKER).exists() or unfinished.exists()):
-            raise UserError(
-                f"'{folder}' holds other files; give a new folder, or one made by this generator"
-            )
-        import shutil
+def _check_arguments(size: int, seed: int, image_size: int, videos: int) -> None:
+    for name, value, (least, most) in (
+        ("size", size, SIZES),
+        ("videos", videos or SIZES[0], SIZES),
+        ("image_size", image_size, SIDES),
+    ):
+        if not least <= value <= most:
+            none = "0 or " if name == "videos" else ""
+            raise UserError(f"{name} is {value}; it must be {none}{least} to {most}")
+    if seed < 0:
+        raise UserError(f"seed is {seed}; it must be 0 or more")
 
-        for entry in folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            else:
-                entry.unlink()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished.touch()
-    except OSError as error:
-        raise UserError(f"cannot write to '{folder}': {error.strerror}") from error
+
+def _write_pictures(folder: Path, size: int, seed: int, side: int, progress: bool) -> None:
+    arrays: dict[str, dict[str, np.ndarray]] = {"relations": {}, "attributes": {}, "global": {}}
+    for split, count in split_sizes(size).items():
+        _write_split(folder, split, count, seed, side, arrays, progress)
+    _write_npz(folder / "relations.npz", arrays["relations"])
+    _write_npz(folder / "attributes.npz", arrays["attributes"])
+    _write_npz(folder / "global_features.npz", arrays["global"])
+    _write_text(folder / "attributes.txt", "".join(f"{word}\n" for word in ATTRIBUTES))
+    _write_text(folder / "relations.txt", "".join(f"{word}\n" for word in RELATIONS))
 
 
 def _write_split(
@@ -145,7 +136,7 @@ def _write_split(
         images.append(_image_record(image_id, name, side))
         for number, (_, text) in enumerate(sample_captions(scene, seed, split, index)):
             captions.append({"id": image_id * 10 + number, "image_id": image_id, "caption": text})
-        instances += _instances(scene, image_id, side, first=len(instances))
+        instances += _instances(scene, image_id, side)
         scenes.append({"image_id": image_id, "oracle": oracle_caption(scene), **scene.to_json()})
         rng = generator(seed, split, index, "features")
         regions = region_features(scene, side, rng)
@@ -170,10 +161,10 @@ def _image_record(image_id: int, name: str, side: int) -> dict[str, Any]:
     return {"id": image_id, "file_name": name, "height": side, "width": side}
 
 
-def _instances(scene: Scene, image_id: int, side: int, first: int) -> list[dict[str, Any]]:
+def _instances(scene: Scene, image_id: int, side: int) -> list[dict[str, Any]]:
     return [
         {
-            "id": first + number,
+            "id": image_id * 10 + number,
             "image_id": image_id,
             "category_id": 1 + KINDS.index(shape.kind),
             "bbox": list(shape.box(side)),
@@ -181,7 +172,7 @@ def _instances(scene: Scene, image_id: int, side: int, first: int) -> list[dict[
             "iscrowd": 0,
             "attributes": [shape.size, shape.colour],
         }
-        for number, shape in enumerate(scene.shapes, start=1)
+        for number, shape in enumerate(scene.shapes)
     ]
 
 
@@ -191,10 +182,10 @@ def _write_videos(
     (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
     videos, captions = [], []
     for index in _counted(count, f"{split} videos", progress):
-        video_id = FIRST_ID[split] + 500_000 + index
-        scene = sample_scene(seed, split, 500_000 + index)
+        video_id = FIRST_ID[split] + FIRST_VIDEO + index
+        scene = sample_scene(seed, split, FIRST_VIDEO + index)
         motions = sample_motions(scene, seed, split, index)
-        rng = generator(seed, split, 500_000 + index, "picture")
+        rng = generator(seed, split, FIRST_VIDEO + index, "picture")
         frames = render_video(scene, motions, side, rng)
         name = f"{split}/{video_id}.png"
         (folder / "videos" / name).write_bytes(encode_video(frames))
@@ -210,20 +201,26 @@ def _write_videos(
     )
 
 
-def _write_vocabulary(folder: Path) -> None:
+def _write_vocabulary(folder: Path, with_videos: bool) -> None:
     """Every word of the training captions, and X-modaler's encoded captions of each split."""
     from xmodaler.datasets import vocabulary
 
-    by_split = {
-        split: vocabulary.tokenized_captions([folder / f"captions_{split}.json"])
+    sources = {"captions": "mscoco_caption_anno"}
+    if with_videos:
+        sources["video_captions"] = "msvd_caption_anno"
+    captions = {
+        (source, split): vocabulary.tokenized_captions([folder / f"{source}_{split}.json"])
+        for source in sources
         for split in SPLITS
     }
-    sentences = [words for _, found in by_split["train"] for words in found]
-    words = sorted(vocabulary.build_vocabulary(sentences, min_count=1))
+    training = [
+        words for source in sources for _, said in captions[source, "train"] for words in said
+    ]
+    words = sorted(vocabulary.build_vocabulary(training, min_count=1))
     vocabulary.write_vocabulary(folder / "vocabulary.txt", words)
-    for split, captions in by_split.items():
-        path = folder / f"mscoco_caption_anno_{split}.json"
-        vocabulary.write_encoded_captions(path, captions, words, ARRAY_LENGTH)
+    for (source, split), found in captions.items():
+        path = folder / f"{sources[source]}_{split}.json"
+        vocabulary.write_encoded_captions(path, found, words, ARRAY_LENGTH)
 
 
 def _counted(count: int, what: str, progress: bool) -> Iterator[int]:
