@@ -258,6 +258,17 @@ def test_mistakes_are_one_sentence(make, changes, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["VOCAB", "VAL_ANNFILE"])
+def test_files_of_the_evaluation_are_missed_before_training(make, key):
+    changes = {f"INFERENCE__{key}": "nowhere.json"}
+    if key == "VAL_ANNFILE":
+        changes["INFERENCE__NAME"] = "COCOEvaler"
+    trainer = make(**changes)
+    with pytest.raises(UserError, match=r"nowhere\.json"):
+        trainer.train()
+    assert trainer.storage is None
+
+
 def test_unknown_engine_is_named(toy, tmp_path):
     cfg = toy.toy_config(tmp_path / "run", ENGINE__NAME="DefaultTrainr")
     with pytest.raises(KeyError, match="did you mean 'DefaultTrainer'"):

@@ -26,6 +26,9 @@ from .preemption import TrainingInterrupted
 from .train_loop import HookBase, TrainerBase
 from .writers import default_writers
 
+# The spelling of the X-modaler documentation.
+PeriodicCheckpoint = PeriodicCheckpointer
+
 __all__ = [
     "DEFAULT_TIMEOUT",
     "ENGINE_REGISTRY",
@@ -39,6 +42,7 @@ __all__ = [
     "LRScheduler",
     "ModelEma",
     "ModelWeightsManipulating",
+    "PeriodicCheckpoint",
     "PeriodicCheckpointer",
     "PeriodicWriter",
     "PreciseBN",

@@ -172,6 +172,7 @@ class DefaultTrainer(TrainerParts):
 
     def prepare_training(self) -> None:
         """Build what training needs and evaluation does not; called by :meth:`train`."""
+        self.check_evaluation()
         # The optimizer first, which binds weights; wrapping makes the ranks equal, hence the
         # average of the weights comes after it.
         self._build("optimizer")
@@ -301,8 +302,8 @@ class DefaultTrainer(TrainerParts):
             self.load_hook_states(self._resumed.pop("hooks", {}))
 
     def _forget_metrics_after(self, iteration: int) -> None:
-        if comm.is_main_process() and self.cfg.OUTPUT_DIR:
-            truncate_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), iteration)
+        if comm.is_main_process():
+            truncate_metrics(os.path.join(self.output_dir, "metrics.json"), iteration)
 
 
 def objective(losses: Scalars) -> torch.Tensor:

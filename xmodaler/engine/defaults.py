@@ -14,6 +14,7 @@ from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.collect_env import collect_env_info
 from xmodaler.utils.env import seed_all_rng
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 from xmodaler.utils.logger import setup_logger
 
 from .default_trainer import DefaultTrainer
@@ -42,11 +43,12 @@ def default_setup(cfg: "CfgNode", args: argparse.Namespace) -> None:
     """
     eval_only = getattr(args, "eval_only", False)
     rank = comm.get_rank()
-    if cfg.OUTPUT_DIR and comm.is_main_process():
-        _make_writable(cfg.OUTPUT_DIR)
+    folder = expand_path(cfg.OUTPUT_DIR)
+    if folder and comm.is_main_process():
+        _make_writable(folder)
     comm.synchronize()
-    setup_logger(cfg.OUTPUT_DIR or None, distributed_rank=rank, name="fvcore")
-    logger = setup_logger(cfg.OUTPUT_DIR or None, distributed_rank=rank)
+    setup_logger(folder or None, distributed_rank=rank, name="fvcore")
+    logger = setup_logger(folder or None, distributed_rank=rank)
     logger.info("Rank of current process: %d. World size: %d", rank, comm.get_world_size())
     logger.info("Environment info:\n%s", collect_env_info())
     logger.info("Command line arguments: %s", args)
@@ -54,8 +56,8 @@ def default_setup(cfg: "CfgNode", args: argparse.Namespace) -> None:
         with open(args.config_file, encoding="utf-8") as file:
             logger.info("Contents of %s:\n%s", args.config_file, file.read())
     logger.info("Running with full config:\n%s", cfg)
-    if cfg.OUTPUT_DIR and comm.is_main_process():
-        _record(cfg, keep_existing=eval_only)
+    if folder and comm.is_main_process():
+        _record(cfg, folder, keep_existing=eval_only)
     seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + rank)
     _set_determinism(cfg, eval_only, logger)
 
@@ -74,13 +76,13 @@ def _make_writable(folder: str) -> None:
         ) from error
 
 
-def _record(cfg: "CfgNode", keep_existing: bool) -> None:
-    config_path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+def _record(cfg: "CfgNode", folder: str, keep_existing: bool) -> None:
+    config_path = os.path.join(folder, "config.yaml")
     if not (keep_existing and os.path.exists(config_path)):
         with atomic_write(config_path, "w") as file:
             file.write(cfg.dump())
-    source = cfg.INFERENCE.VOCAB
-    target = os.path.join(cfg.OUTPUT_DIR, VOCABULARY_COPY)
+    source = expand_path(cfg.INFERENCE.VOCAB)
+    target = os.path.join(folder, VOCABULARY_COPY)
     if not os.path.isfile(source) or (keep_existing and os.path.exists(target)):
         return
     if not (os.path.exists(target) and os.path.samefile(source, target)):

@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.utils.data import DataLoader
 
 from xmodaler.utils import comm
 
@@ -19,6 +22,36 @@ class TrainingInterrupted(SystemExit):
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)
+
+
+class PatientWorker:
+    """Lets a loader's worker go on for a while after signals that were sent to every process.
+
+    Terminals and schedulers signal workers too; were these to end at once, the main process could
+    not finish its iteration. A worker initialiser: runs another one, if there is one, afterwards.
+
+    Args:
+        initialiser: The loader's own ``worker_init_fn``.
+    """
+
+    GRACE_SECONDS = 120
+
+    def __init__(self, initialiser: Callable[[int], None] | None) -> None:
+        self.initialiser = initialiser
+
+    def __call__(self, worker_id: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Not ignored for ever: it is also how the main process ends a worker that is stuck.
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(self.GRACE_SECONDS))
+        if self.initialiser is not None:
+            self.initialiser(worker_id)
+
+    @classmethod
+    def install(cls, loader: Any) -> Any:
+        """Make the workers of a ``DataLoader`` patient; any other loader stays as it is."""
+        if isinstance(loader, DataLoader) and not isinstance(loader.worker_init_fn, cls):
+            loader.worker_init_fn = cls(loader.worker_init_fn)
+        return loader
 
 
 class StopRequest:

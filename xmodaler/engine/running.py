@@ -13,6 +13,7 @@ from xmodaler.config import CfgNode, load_config
 from xmodaler.modeling import add_config
 from xmodaler.utils import comm
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 from .build import build_engine
 from .defaults import default_setup
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         The metrics of the training, or of the last evaluation.
     """
     cfg = load_run_config(args)
+    cfg.OUTPUT_DIR = expand_path(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)
     trainer = build_engine(cfg)

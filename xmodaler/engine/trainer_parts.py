@@ -21,6 +21,7 @@ from . import hooks
 from .data_stream import BatchStream, initial_seed
 from .ema import ModelEma
 from .precision import Precision
+from .preemption import PatientWorker
 from .train_loop import HookBase, TrainerBase
 from .writers import default_writers
 
@@ -108,9 +109,15 @@ class TrainerParts(TrainerBase):
             find_unused_parameters=self.cfg.SOLVER.FIND_UNUSED_PARAMETERS,
         )
 
+    @staticmethod
+    def auto_scale_workers(cfg: "CfgNode", num_workers: int) -> "CfgNode":
+        """A place to adapt the config to the number of processes; returns it unchanged."""
+        del num_workers
+        return cfg
+
     def build_writers(self) -> list[EventWriter]:
         """Where the scalars of training are written; called on the main process only."""
-        return default_writers(self.cfg.OUTPUT_DIR, self.max_iter)
+        return default_writers(self.output_dir, self.max_iter)
 
     def build_hooks(self) -> list[HookBase | None]:
         """The hooks of this trainer, in the order in which they are called."""
@@ -144,7 +151,7 @@ class TrainerParts(TrainerBase):
         ]
 
     def _build_eval_hooks(self, stage: str, eval_start: int) -> list[HookBase]:
-        if getattr(self, f"{stage}_data_loader") is None:
+        if PatientWorker.install(getattr(self, f"{stage}_data_loader")) is None:
             return []
         names = [stage, f"{stage}_ema"] if self.cfg.MODEL.USE_EMA else [stage]
         return [
@@ -164,7 +171,7 @@ class TrainerParts(TrainerBase):
         if not metric:
             return None
         return hooks.BestCheckpointer(
-            self.cfg.OUTPUT_DIR,
+            self.output_dir,
             partial(_model_of_stage, weakref.proxy(self), metric.split("/", 1)[0]),
             metric,
             self.cfg.SOLVER.BEST_MODE,
@@ -181,6 +188,11 @@ class TrainerParts(TrainerBase):
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.bare_model.parameters()).device
+
+    @property
+    def output_dir(self) -> str:
+        """The folder of the run, ``~`` and variables in its name replaced."""
+        return self.checkpointer.save_dir
 
     @cached_property
     def train_data_loader(self) -> Any:
@@ -253,6 +265,17 @@ class TrainerParts(TrainerBase):
             self.bare_model.bind_or_init_weights()
         self._weights_bound = True
 
+    def check_evaluation(self) -> None:
+        """Notice what an evaluation lacks now and not after an epoch of training."""
+        evaluates = False
+        for stage in ("val", "test"):
+            if getattr(self, f"{stage}_data_loader") is not None:
+                evaluates = True
+                getattr(self, f"{stage}_evaluator")
+        if evaluates and self.cfg.INFERENCE.GENERATION_MODE:
+            # Read for the first time, it is checked against the model.
+            getattr(getattr(self.bare_model, "beam_searcher", None), "vocab", None)
+
     @cached_property
     def clip(self) -> Any:
         """Clips the gradients of given parameters; None for no clipping."""
@@ -267,7 +290,7 @@ class TrainerParts(TrainerBase):
     def batches(self) -> BatchStream:
         """The endless stream of training batches."""
         self.batches = BatchStream(
-            self.train_data_loader,
+            PatientWorker.install(self.train_data_loader),
             self.iters_per_epoch * self.cfg.SOLVER.ACCUM_STEPS,
             initial_seed(self.cfg.SEED),
         )

@@ -1,5 +1,6 @@
 """Hooks that show how training goes."""
 
+import logging
 from typing import Any
 
 from xmodaler.utils.events import EventWriter
@@ -49,10 +50,15 @@ class ProgressBar(HookBase):
     def __init__(self, period: int = 20) -> None:
         self._period = period
         self._bar: Any = None
+        self._redirection: Any = None
 
     def before_train(self) -> None:
         from tqdm import tqdm
+        from tqdm.contrib.logging import logging_redirect_tqdm
 
+        # Log lines appear above the bar and do not break it.
+        self._redirection = logging_redirect_tqdm([logging.getLogger("xmodaler")])
+        self._redirection.__enter__()
         self._bar = tqdm(
             total=self.trainer.max_iter,
             initial=self.trainer.start_iter,
@@ -72,3 +78,5 @@ class ProgressBar(HookBase):
     def after_train(self) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
+            self._redirection.__exit__(None, None, None)
