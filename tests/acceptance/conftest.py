@@ -1,9 +1,7 @@
 """A tiny data set in X-modaler's layout of COCO, and the command lines run in this process."""
 
-import contextlib
 import importlib.util
 import json
-import logging
 import os
 import pickle
 import shutil
@@ -16,7 +14,6 @@ import numpy as np
 import pytest
 
 from xmodaler.cli import run_cli
-from xmodaler.utils import logger as logger_module
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ["a", "the", "dog", "cat", "bird", "runs", "sleeps", "eats", "on", "grass", "red", "old"]
@@ -155,32 +152,8 @@ def load_tool(name):
     return module
 
 
-@contextlib.contextmanager
-def loggers_restored():
-    """Leave the loggers as other tests expect them: without handlers, propagating."""
-    loggers = [logging.getLogger(name) for name in ("xmodaler", "fvcore")]
-    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
-    try:
-        yield
-    finally:
-        # Both remember files by name, and each test has another folder under the same name.
-        logger_module.setup_logger.cache_clear()
-        logger_module._log_stream.cache_clear()
-        for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
-            logger.setLevel(level)
-            logger.propagate = propagate
-            logger.handlers[:] = handlers
-
-
-@pytest.fixture(autouse=True)
-def quiet_loggers():
-    """Trainers set up logging too."""
-    with loggers_restored():
-        yield
-
-
 @pytest.fixture
-def tool(capfd):
+def tool(capfd, loggers_restored):
     """Runs a command line in this process, as its script would: ``tool("train_net", ...)``."""
 
     def run(name, *arguments):

@@ -91,7 +91,7 @@ def test_weights_that_cannot_be_used(run, coco, kind):
     elif kind == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
     elif kind == "malicious":
-        path.write_bytes(pickle.dumps({"model": Attack()}))
+        path.write_bytes(pickle.dumps({"model": Attack()}, protocol=2))
     else:
         torch.save({"model": {"x": torch.zeros(2)}}, path)
     run(coco.features(300)).is_one_sentence("run")

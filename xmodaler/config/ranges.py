@@ -14,6 +14,8 @@ RANGES: dict[str, tuple[float, float | None]] = {
     "DATALOADER.TEST_BATCH_SIZE": (1, None),
     "DATALOADER.TRAIN_BATCH_SIZE": (1, None),
     "MODEL.EMA_DECAY": (0, 1),
+    "MODEL.MAX_SEQ_LEN": (1, None),
+    "MODEL.VOCAB_SIZE": (1, None),
     "SCHEDULED_SAMPLING.INC_EVERY_EPOCH": (1, None),
     "SCHEDULED_SAMPLING.INC_PROB": (0, 1),
     "SCHEDULED_SAMPLING.MAX_PROB": (0, 1),
