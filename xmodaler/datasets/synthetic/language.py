@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from xmodaler.datasets.synthetic.chance import Chooser
+from xmodaler.datasets.synthetic.concepts import COLOURS, GROUND_COLOURS
 from xmodaler.datasets.synthetic.plans import Mention, Plan
 from xmodaler.datasets.synthetic.scene import Ground
 
@@ -22,6 +23,10 @@ class Language(Protocol):
 
     def video_sentence(self, plan: Plan, chooser: Chooser) -> str:
         """One caption of a video."""
+        ...
+
+    def words(self) -> list[str]:
+        """Every word that a caption may hold, in alphabetical order."""
         ...
 
 
@@ -137,6 +142,19 @@ class English:
         pattern = chooser.pick(self.patterns[ground.pattern])
         noun = chooser.pick([(0.8, "background"), (0.2, "ground")])
         return " ".join(word for word in ("a", pattern, ground.colour, noun) if word)
+
+    def words(self) -> list[str]:
+        """Every word that a caption may hold, in alphabetical order."""
+        phrases = " ".join(self._phrases())
+        return sorted({*phrases.split(), *COLOURS, *GROUND_COLOURS, *self.numbers[1:]})
+
+    def _phrases(self) -> Iterator[str]:
+        yield "an there is are on and while background ground"
+        yield from (noun for pair in self.kinds.values() for noun in pair)
+        for table in (self.sizes, self.relations, self.patterns):
+            yield from (phrase for options in table.values() for _, phrase in options)
+        for options in self.motions.values():
+            yield from (phrase for _, pair in options for phrase in pair)
 
     @staticmethod
     def enumeration(phrases: list[str]) -> str:

@@ -17,6 +17,7 @@ from xmodaler.datasets.synthetic.chance import generator
 from xmodaler.datasets.synthetic.concepts import KINDS, RELATIONS, SPLITS
 from xmodaler.datasets.synthetic.features import ATTRIBUTES, attribute_scores, region_features
 from xmodaler.datasets.synthetic.folder import MARKER, replaced_folder
+from xmodaler.datasets.synthetic.language import ENGLISH
 from xmodaler.datasets.synthetic.motions import sample_motions
 from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.sampling import sample_scene
@@ -202,7 +203,7 @@ def _write_videos(
 
 
 def _write_vocabulary(folder: Path, with_videos: bool) -> None:
-    """Every word of the training captions, and X-modaler's encoded captions of each split."""
+    """Every word of the language, and X-modaler's encoded captions of each split."""
     from xmodaler.datasets import vocabulary
 
     sources = {"captions": "mscoco_caption_anno"}
@@ -213,10 +214,8 @@ def _write_vocabulary(folder: Path, with_videos: bool) -> None:
         for source in sources
         for split in SPLITS
     }
-    training = [
-        words for source in sources for _, said in captions[source, "train"] for words in said
-    ]
-    words = sorted(vocabulary.build_vocabulary(training, min_count=1))
+    # All words, also those that this sample happens to lack: every data set has the same ids.
+    words = ENGLISH.words()
     vocabulary.write_vocabulary(folder / "vocabulary.txt", words)
     for (source, split), found in captions.items():
         path = folder / f"{sources[source]}_{split}.json"
