@@ -10,7 +10,9 @@ from xmodaler.utils.errors import UserError
 
 def main(folder, value):
     """Rank 0 writes who is there and the merged results of both."""
-    if value != 42:
+    if value == 0 and comm.get_rank() == 1:
+        raise ZeroDivisionError
+    if value == 41:
         raise UserError(f"value is {value}")
     everybody = comm.all_gather((comm.get_rank(), comm.get_local_rank(), os.getpid()))
     mine = range(3) if comm.get_rank() == 0 else range(2, 5)

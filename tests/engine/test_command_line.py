@@ -1,6 +1,7 @@
 """tools/train_net.py: its options, set-up of the output folder, signals, evaluation only."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -88,8 +89,11 @@ def seeded_cfg(tmp_path):
     cfg.SEED = 3
     cfg.INFERENCE.VOCAB = str(tmp_path / "words.txt")
     (tmp_path / "words.txt").write_text("red\nblue\n")
+    handlers = {name: logging.getLogger(name).handlers[:] for name in ("xmodaler", "fvcore")}
     yield cfg
     torch.use_deterministic_algorithms(False)
+    for name, before in handlers.items():
+        logging.getLogger(name).handlers[:] = before
 
 
 def test_default_setup_records_the_run(seeded_cfg):

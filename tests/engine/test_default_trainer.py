@@ -109,6 +109,20 @@ def test_each_epoch_is_evaluated_once(make, tmp_path):
     assert epochs == ["1", "2"]
 
 
+def test_evaluators_that_write_files_are_told_the_stage(make, tmp_path, monkeypatch, toy):
+    written = []
+
+    def evaluate(self, results, epoch):
+        written.append((self.output_dir, f"{self.result_prefix}{epoch}"))
+        return {}
+
+    monkeypatch.setattr(toy.ToyEvaler, "result_prefix", "", raising=False)
+    monkeypatch.setattr(toy.ToyEvaler, "eval", evaluate)
+    make(SOLVER__EPOCH=1, MODEL__USE_EMA=True).train()
+    folder = str(tmp_path / "run")
+    assert written == [(folder, name) for name in ("val_1", "val_ema_1", "1", "test_ema_1")]
+
+
 def test_evaluation_needs_no_training_data(make, monkeypatch):
     trainer = make(DATASETS__TRAIN="NoSuchDataset")
     trainer.resume_or_load(resume=False)

@@ -128,6 +128,8 @@ def test_launch_on_processors(tmp_path, monkeypatch):
     assert results == [{"id": i} for i in range(5)]
     with pytest.raises(UserError, match="value is 41"):
         launch_function(main, 2, dist_url="auto", args=(tmp_path, 41), device="cpu")
+    with pytest.raises(RuntimeError, match=r"(?s)failed with exit codes.*ZeroDivisionError"):
+        launch_function(main, 2, dist_url="auto", args=(tmp_path, 0), device="cpu")
 
 
 def test_one_process_is_called_directly():

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +29,8 @@ INTERRUPTED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
 USER_ERROR = 2
 # How long a process may take to end after another one has failed.
 GRACE_SECONDS = 10
+# More would not fit into the pipe to the parent, which reads only when all have ended.
+LONGEST_TRACEBACK = 4000
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,16 @@ def launch(
     ]
     # Forking would copy the state of threads and of a device that is in use already.
     context = mp.get_context("spawn")
-    mistakes = context.SimpleQueue()
+    failures = context.SimpleQueue()
     processes = [
         context.Process(
-            target=_spawned_main, args=(place, main_func, args, timeout, device, mistakes)
+            target=_spawned_main, args=(place, main_func, args, timeout, device, failures)
         )
         for place in places
     ]
     for process in processes:
         process.start()
-    _join(processes, mistakes)
+    _join(processes, failures)
     return None
 
 
@@ -114,7 +117,7 @@ def _spawned_main(
     args: tuple,
     timeout: timedelta,
     device: str,
-    mistakes: Any,
+    failures: Any,
 ) -> None:
     set_death_signal = getattr(mp, "_prctl_pr_set_pdeathsig", None)
     if set_death_signal is not None:
@@ -125,17 +128,21 @@ def _spawned_main(
         with _process_group(place, device, timeout):
             main_func(*args)
     except UserError as error:
-        mistakes.put(str(error))
+        failures.put((USER_ERROR, str(error)))
         raise SystemExit(USER_ERROR) from None
+    except Exception:
+        # Told by the parent, which knows whether it is but the echo of another one's failure.
+        failures.put((1, traceback.format_exc()[-LONGEST_TRACEBACK:]))
+        raise SystemExit(1) from None
 
 
-def _join(processes: list[mp.Process], mistakes: Any) -> None:
+def _join(processes: list[mp.Process], failures: Any) -> None:
     """Wait for the spawned processes; forward a request to stop; end all when one fails.
 
     Raises:
         UserError: A process stopped because of a user's mistake.
         SystemExit: The processes saved a checkpoint and left on a signal.
-        RuntimeError: A process failed; it has printed its traceback.
+        RuntimeError: A process failed; the message holds the traceback of the first.
     """
     with _signals_forwarded_to(processes):
         running = list(processes)
@@ -147,13 +154,18 @@ def _join(processes: list[mp.Process], mistakes: Any) -> None:
                 _end(running)
                 break
     codes = [process.exitcode for process in processes]
-    if not mistakes.empty():
-        raise UserError(mistakes.get())
+    told = []
+    while not failures.empty():
+        told.append(failures.get())
+    for code, text in told:
+        if code == USER_ERROR:
+            raise UserError(text)
     failed = [rank for rank, code in enumerate(codes) if code not in (0, *INTERRUPTED)]
     if failed:
+        why = f":\n{told[0][1]}" if told else "."
         raise RuntimeError(
             f"Processes {failed} of {len(processes)} failed with exit codes "
-            f"{[codes[rank] for rank in failed]}; the first traceback above tells why."
+            f"{[codes[rank] for rank in failed]}{why}"
         )
     if any(codes):
         raise SystemExit(max(codes))
