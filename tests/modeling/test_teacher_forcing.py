@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xmodaler.config import kfg
-from xmodaler.losses import CrossEntropy
+from xmodaler.losses import SCORED_ROWS, CrossEntropy, LabelSmoothing
 from xmodaler.modeling.layers.caption_plan import CaptionPlan
 from xmodaler.modeling.layers.deferred import DeferredWeight
 
@@ -88,7 +88,7 @@ def test_the_batch_is_left_as_it_was(captioning):
     for key, value in copies.items():
         same = torch.equal(batch[key], value) if isinstance(value, torch.Tensor) else None
         assert same if same is not None else batch[key] == value, key
-    assert not [key for key in outputs if key.startswith("_")]
+    assert {key for key in outputs if key.startswith("_")} <= {SCORED_ROWS}
 
 
 def test_float_masks_equal_bool_masks(captioning):
@@ -138,6 +138,23 @@ def test_a_batch_without_targets_is_scored_everywhere(captioning):
     batch = {k: v for k, v in captioning.batch.items() if k != kfg.G_TARGET_IDS}
     logits = captioning.model.train()(batch)[kfg.G_LOGITS]
     assert logits[:, 0].abs().sum(-1).all()
+
+
+def test_scored_rows_are_the_whole_logits(captioning):
+    outputs = captioning.model.train()(captioning.batch)
+    rows = outputs[SCORED_ROWS]
+    scored = outputs[kfg.G_TARGET_IDS] >= 0
+    whole = outputs[kfg.G_LOGITS][scored]
+    assert sorted(rows.targets.tolist()) == sorted(outputs[kfg.G_TARGET_IDS][scored].tolist())
+    torch.testing.assert_close(rows.logits.sum(), whole.sum())
+    without = {key: value for key, value in outputs.items() if key != SCORED_ROWS}
+    for loss in (CrossEntropy(), LabelSmoothing(label_smoothing=0.1)):
+        (one,), (other,) = loss(outputs).values(), loss(without).values()
+        torch.testing.assert_close(one, other)
+    # Whoever replaces logits or targets is scored on the new ones.
+    changed = {**outputs, kfg.G_TARGET_IDS: outputs[kfg.G_TARGET_IDS].clamp(max=0)}
+    (value,) = CrossEntropy()(changed).values()
+    assert abs(value - CrossEntropy()(outputs)["CrossEntropy Loss(G)"]) > 1e-3
 
 
 def test_plan_of_captions():

@@ -4,12 +4,15 @@ from .build import LOSSES_REGISTRY, add_loss_config, build_losses, build_rl_loss
 from .cross_entropy import CrossEntropy
 from .label_smoothing import LabelSmoothing
 from .reward_criterion import RewardCriterion
+from .scored_rows import SCORED_ROWS, ScoredRows
 
 __all__ = [
     "LOSSES_REGISTRY",
+    "SCORED_ROWS",
     "CrossEntropy",
     "LabelSmoothing",
     "RewardCriterion",
+    "ScoredRows",
     "add_loss_config",
     "build_losses",
     "build_rl_losses",

@@ -9,6 +9,8 @@ from torch import Tensor
 from xmodaler.config import kfg
 from xmodaler.utils import comm
 
+from .scored_rows import scored_rows
+
 HEADS = (
     ("G", kfg.G_LOGITS, kfg.G_TARGET_IDS),
     ("U", kfg.U_LOGITS, kfg.U_TARGET_IDS),
@@ -20,11 +22,15 @@ IGNORED = -1
 
 def present_heads(outputs: dict[str, Any]) -> list[tuple[str, Tensor, Tensor]]:
     """Letter, logits and targets of every head that has both."""
-    return [
+    present = [
         (letter, outputs[logits], outputs[targets])
         for letter, logits, targets in HEADS
         if logits in outputs and targets in outputs
     ]
+    rows = scored_rows(outputs)
+    if rows is None:
+        return present
+    return [head if head[0] != "G" else ("G", rows.logits, rows.targets) for head in present]
 
 
 def token_cross_entropy(
@@ -48,7 +54,7 @@ def token_cross_entropy(
     real = ids >= 0
     number = real.sum().to(torch.float32)
     count = comm.mean_over_ranks(number).clamp(min=1e-6)
-    if rows.device.type == "cpu":
+    if rows.device.type == "cpu" and not real.all():
         # Elsewhere the host would have to wait for the number of real rows.
         kept = real.nonzero().squeeze(1)
         rows, ids = rows.index_select(0, kept), ids.index_select(0, kept)

@@ -23,11 +23,13 @@ class CaptionPlan:
             in every row.
         lengths: (R,) int64 on the CPU; positions from there on influence nothing that counts.
         scored: (R, L) bool on the CPU, positions whose logits count; None for all.
+        scores_all_targets: Whether ``scored`` holds every position with a target.
     """
 
     stop: int
     lengths: Tensor
     scored: Tensor | None
+    scores_all_targets: bool = False
 
     @classmethod
     def of(cls, tokens: Tensor, targets: Tensor | None) -> "CaptionPlan":
@@ -45,7 +47,7 @@ class CaptionPlan:
         if targets is None:
             return cls(stop, torch.full((tokens.shape[0],), tokens.shape[1]), None)
         scored = targets.cpu() >= 0
-        return cls(stop, _reach(scored), scored)
+        return cls(stop, _reach(scored), scored, scores_all_targets=True)
 
     def without_targets(self) -> "CaptionPlan":
         """The plan that computes every row until ``stop``."""
@@ -55,6 +57,8 @@ class CaptionPlan:
         """The plan that scores nothing from ``stop`` on."""
         if self.scored is None:
             return self.without_targets()
+        if not self.scored[:, self.stop :].any():
+            return self
         scored = self.scored.clone()
         scored[:, self.stop :] = False
         return CaptionPlan(self.stop, _reach(scored), scored)

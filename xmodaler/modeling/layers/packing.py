@@ -36,7 +36,7 @@ class Packing:
     def unpack(self, packed: Tensor) -> Tensor:
         """(count, ...) -> (rows, length, ...), zeros where nothing is real."""
         flat = packed.new_zeros(self.rows * self.length, *packed.shape[1:])
-        return flat.index_copy(0, self.index, packed).unflatten(0, (self.rows, self.length))
+        return flat.index_copy_(0, self.index, packed).unflatten(0, (self.rows, self.length))
 
 
 def pack_or_flatten(padded: Tensor, packing: Packing | None) -> Tensor:

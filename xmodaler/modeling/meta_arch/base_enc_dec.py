@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional import trees
+from xmodaler.losses import SCORED_ROWS, ScoredRows
 from xmodaler.utils.errors import UserError
 
 from ..attention import add_attention_config
@@ -291,19 +292,27 @@ def without_internal(batch: Batch) -> Batch:
     return {key: value for key, value in batch.items() if key not in INTERNAL}
 
 
-def scatter_logits(logits: Tensor, positions: Tensor, shape: torch.Size) -> Tensor:
+def placed_logits(logits: Tensor, positions: Tensor, batch: Batch, scored: bool) -> Batch:
     """Logits of some positions among zeros.
 
     Args:
         logits: (k, V).
-        positions: (k,) int64, ``row * L + column``.
-        shape: (R, L).
+        positions: (k,) int64 on the CPU, ``row * L + column``.
+        batch: Holds G_TOKENS_IDS (R, L).
+        scored: Whether these are exactly the positions with a target.
 
     Returns:
-        (R, L, V).
+        G_LOGITS (R, L, V), and the scored rows for losses.
     """
-    full = logits.new_zeros(shape.numel(), logits.shape[-1])
-    return full.index_copy(0, positions, logits).unflatten(0, shape)
+    shape = batch[kfg.G_TOKENS_IDS].shape
+    positions = positions.to(logits.device)
+    whole = logits.new_zeros(shape.numel(), logits.shape[-1])
+    whole = whole.index_copy_(0, positions, logits).unflatten(0, shape)
+    if not scored:
+        return {kfg.G_LOGITS: whole}
+    targets = batch[kfg.G_TARGET_IDS]
+    rows = ScoredRows(whole, targets, logits, targets.flatten().index_select(0, positions))
+    return {kfg.G_LOGITS: whole, SCORED_ROWS: rows}
 
 
 def row_keys(decoder: nn.Module) -> tuple[str, ...]:

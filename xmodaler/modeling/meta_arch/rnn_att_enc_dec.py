@@ -11,7 +11,7 @@ from ..layers.grouping import queries_per_image
 from ..layers.masking import additive, compute_dtype
 from ..layers.scheduled_sampling import choose_positions, draw_words, sampling_probability
 from ..stage_keys import SPARSE_GRADIENT
-from .base_enc_dec import BaseEncoderDecoder, Batch, row_keys, scatter_logits, without_internal
+from .base_enc_dec import BaseEncoderDecoder, Batch, placed_logits, row_keys, without_internal
 from .build import META_ARCH_REGISTRY
 
 
@@ -41,15 +41,15 @@ class RnnAttEncoderDecoder(BaseEncoderDecoder):
         if torch.compiler.is_compiling():
             # Shapes change from step to step and batch to batch: compiling would never end.
             run = torch.compiler.disable(run)
-        return {**without_internal(batch), kfg.G_LOGITS: run(batch)}
+        return {**without_internal(batch), **run(batch)}
 
-    def _caption_logits(self, batch: Batch) -> Tensor:
+    def _caption_logits(self, batch: Batch) -> Batch:
         plan = self._caption_plan(batch).until_stop()
         if hasattr(self.decoder, "unroll") and getattr(self.predictor, "position_wise", False):
             return self._unrolled(batch, plan)
-        return self._step_by_step(batch, plan)
+        return {kfg.G_LOGITS: self._step_by_step(batch, plan)}
 
-    def _unrolled(self, batch: Batch, plan: CaptionPlan) -> Tensor:
+    def _unrolled(self, batch: Batch, plan: CaptionPlan) -> Batch:
         tokens = batch[kfg.G_TOKENS_IDS]
         stairs = plan.staircase(batch[kfg.ATT_FEATS].shape[0])
         length = len(stairs.steps)
@@ -65,7 +65,7 @@ class RnnAttEncoderDecoder(BaseEncoderDecoder):
             kept = plan.scored[rows, steps].nonzero().squeeze(1)
             positions, hidden = positions[kept], hidden.index_select(0, kept.to(tokens.device))
         logits = self.predictor({**batch, kfg.G_HIDDEN_STATES: [hidden]})[kfg.G_LOGITS]
-        return scatter_logits(logits, positions.to(tokens.device), tokens.shape)
+        return placed_logits(logits, positions, batch, scored=plan.scores_all_targets)
 
     def _feedback(self, batch: Batch, stairs: Staircase) -> Feedback | None:
         """What replaces input words by the model's own, or None without scheduled sampling."""

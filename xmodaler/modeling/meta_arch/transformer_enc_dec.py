@@ -14,7 +14,7 @@ from ..layers.packing import worth_packing
 from ..layers.scheduled_sampling import choose_positions, draw_words, sampling_probability
 from ..predictor import build_v_predictor
 from ..stage_keys import G_PACKING
-from .base_enc_dec import BaseEncoderDecoder, Batch, scatter_logits, without_internal
+from .base_enc_dec import BaseEncoderDecoder, Batch, placed_logits, without_internal
 from .build import META_ARCH_REGISTRY
 
 
@@ -73,7 +73,9 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
             batch.update(self.predictor(batch))
         else:
             hidden, positions = self._decode_until(batch, plan)
-            batch[kfg.G_LOGITS] = self._logits_where(batch, hidden, positions, plan.scored)
+            index = plan.scored.flatten()[positions].nonzero().squeeze(1)
+            logits = self._predict(batch, hidden, index)
+            batch.update(placed_logits(logits, positions[index], batch, scored=True))
         if self.v_predictor is not None:
             batch.update(self.v_predictor(batch))
         return {**without_internal(batch), **words}
@@ -125,14 +127,6 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
         """Logits (k, V) of rows ``index`` of ``hidden``."""
         states = [hidden.index_select(0, index.to(hidden.device))]
         return self.predictor({**batch, kfg.G_HIDDEN_STATES: states})[kfg.G_LOGITS]
-
-    def _logits_where(
-        self, batch: Batch, hidden: Tensor, positions: Tensor, wanted: Tensor
-    ) -> Tensor:
-        """Logits (R, L, V), zero where the CPU mask ``wanted`` (R, L) is False."""
-        index = wanted.flatten()[positions].nonzero().squeeze(1)
-        logits = self._predict(batch, hidden, index)
-        return scatter_logits(logits, positions[index].to(hidden.device), wanted.shape)
 
     @torch.no_grad()
     def _with_own_words(self, batch: Batch, plan: CaptionPlan, probability: float) -> Tensor:
