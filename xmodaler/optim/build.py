@@ -93,11 +93,9 @@ def get_default_optimizer_params(
 ) -> list[dict[str, Any]]:
     """Sort the trainable parameters of a model into groups of equal settings.
 
-    | parameter | lr | weight decay |
-    |---|---|---|
-    | of a normalisation layer, weight and bias | `base_lr` | `weight_decay_norm` |
-    | otherwise, named exactly `bias` | `base_lr * bias_lr_factor` | `weight_decay_bias` |
-    | otherwise | `base_lr` | `weight_decay` |
+    * Of a normalisation layer, weight and bias: ``base_lr``, ``weight_decay_norm``.
+    * Otherwise, named exactly ``bias``: ``base_lr * bias_lr_factor``, ``weight_decay_bias``.
+    * Otherwise: ``base_lr``, ``weight_decay``.
 
     Parameters with equal settings share one group, because fused and foreach steps work group
     by group. Groups stand in the order in which the first of their parameters appears, and
@@ -110,11 +108,11 @@ def get_default_optimizer_params(
         weight_decay_norm: Decay of the parameters of normalisation layers.
         bias_lr_factor: Factor on `base_lr` for biases.
         weight_decay_bias: Decay of biases; `None` means `weight_decay`.
-        overrides: Local parameter name (`"weight"`, `"embedding"`) to settings that replace or
+        overrides: Local parameter name (``"weight"``, ``"embedding"``) to settings that replace or
             extend those of the table.
 
     Returns:
-        Groups `{"params": [...], "lr": ..., "weight_decay": ..., ...}` for any torch optimizer.
+        Groups ``{"params": [...], "lr": ..., "weight_decay": ..., ...}`` for any torch optimizer.
     """
     if weight_decay_bias is None:
         weight_decay_bias = weight_decay

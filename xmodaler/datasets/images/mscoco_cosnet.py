@@ -26,8 +26,8 @@ class MSCoCoCOSNetDataset(MSCoCoDataset):
     Args:
         obj_classes: C, number of semantic classes.
         sample_prob: Probability of replacing a predicted word while training.
-        stage, anno_file, seq_per_img, max_feat_num, max_seq_len, feats_folder, relation_file,
-        gv_feat_file, attribute_file: As in :class:`MSCoCoDataset`.
+        stage, anno_file, seq_per_img, max_feat_num, max_seq_len, feats_folder: As in
+            :class:`MSCoCoDataset`, like ``relation_file``, ``gv_feat_file``, ``attribute_file``.
     """
 
     @configurable
