@@ -6,12 +6,15 @@ import pickle
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+TRAIN_NET = Path(__file__).resolve().parents[2] / "tools" / "train_net.py"
 RUN = ("train_net", "--config-file", "my_updown.yaml")
 QUIET = ("DATASETS.VAL", "", "DATASETS.TEST", "")
 
@@ -452,6 +455,20 @@ def test_a_file_size_limit_during_training(coco, tool):
     outcome.is_one_sentence("output")
     assert Path("output/model_final.pth").read_bytes() == before
     assert tool(*RUN, *QUIET, "SOLVER.EPOCH", 2, "--resume").code == 0
+
+
+@pytest.mark.slow
+def test_a_training_whose_output_nobody_reads(coco, environment):
+    """``train_net ... | head -1`` trains and evaluates to the end."""
+    command = [sys.executable, str(TRAIN_NET), *RUN[1:], "SOLVER.EPOCH", "2"]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline().startswith("Command Line Args")
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+    assert Path("output/results/2.json").exists() and Path("output/model_final.pth").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -91,10 +92,12 @@ class COCOEvaler:
         corpus, self.per_image, self.unavailable = score_with_reasons(
             references, hypotheses, self.metrics
         )
-        for name, value in corpus.items():
-            print(f"{name}: {value:.3f}")
-        for name, reason in self.unavailable.items():
-            print(f"{name}: not computed, {reason}")
+        # A reader that has closed the pipe, as `| head` does, must not end a training.
+        with contextlib.suppress(BrokenPipeError):
+            for name, value in corpus.items():
+                print(f"{name}: {value:.3f}")
+            for name, reason in self.unavailable.items():
+                print(f"{name}: not computed, {reason}")
         return corpus
 
     def _write(self, results: Sequence[Mapping[str, Any]], epoch: int) -> None:
