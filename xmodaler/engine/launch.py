@@ -124,14 +124,20 @@ def _spawned_main(
         # Nobody else would end this process if the one that spawned it were killed.
         set_death_signal(signal.SIGTERM)
     os.environ.update(LOCAL_RANK=str(place.local_rank), LOCAL_WORLD_SIZE=str(place.local_size))
+    # Told before the group is closed: its closing makes the partners fail, and tell, too.
+    with _told(failures), _process_group(place, device, timeout), _told(failures):
+        main_func(*args)
+
+
+@contextlib.contextmanager
+def _told(failures: Any) -> Iterator[None]:
+    """Hand what goes wrong to the parent, which knows what is only an echo of another failure."""
     try:
-        with _process_group(place, device, timeout):
-            main_func(*args)
+        yield
     except UserError as error:
         failures.put((USER_ERROR, str(error)))
         raise SystemExit(USER_ERROR) from None
     except Exception:
-        # Told by the parent, which knows whether it is but the echo of another one's failure.
         failures.put((1, traceback.format_exc()[-LONGEST_TRACEBACK:]))
         raise SystemExit(1) from None
 
