@@ -57,8 +57,15 @@ class ProgressBar(HookBase):
         from tqdm.contrib.logging import logging_redirect_tqdm
 
         # Log lines appear above the bar and do not break it.
-        self._redirection = logging_redirect_tqdm([logging.getLogger("xmodaler")])
+        logger = logging.getLogger("xmodaler")
+        before = list(logger.handlers)
+        self._redirection = logging_redirect_tqdm([logger])
         self._redirection.__enter__()
+        replaced = [handler for handler in before if handler not in logger.handlers]
+        for handler in logger.handlers:
+            if handler not in before and replaced:
+                # The stand-in shows what the console showed, no more.
+                handler.setLevel(min(old.level for old in replaced))
         self._bar = tqdm(
             total=self.trainer.max_iter,
             initial=self.trainer.start_iter,
