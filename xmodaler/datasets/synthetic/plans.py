@@ -79,10 +79,18 @@ class Plan:
 
 
 def salient_groups(scene: Scene) -> list[tuple[int, ...]]:
-    """The groups of a scene, the one that covers most of the picture first."""
-    return sorted(
-        scene.groups(), key=lambda members: -sum(scene.shapes[i].radius ** 2 for i in members)
-    )
+    """The groups of a scene in the order in which people notice them.
+
+    The group that covers most of the picture comes first, a big shape counting as three small
+    ones; among equals, the one nearer to the top left corner.
+    """
+
+    def rank(members: tuple[int, ...]) -> tuple[int, float]:
+        shapes = [scene.shapes[index] for index in members]
+        weight = sum(3 if shape.size == "big" else 1 for shape in shapes)
+        return -weight, sum(shape.x + shape.y for shape in shapes) / len(shapes)
+
+    return sorted(scene.groups(), key=rank)
 
 
 def make_plan(scene: Scene, chooser: Chooser) -> Plan:
