@@ -8,6 +8,7 @@ import torch
 from hypothesis import strategies as st
 
 from xmodaler.modeling.decode_strategy import BeamSearcher, GreedyDecoder
+from xmodaler.modeling.decode_strategy.top_words import top_words
 from xmodaler.utils.errors import UserError
 
 TABLES = {
@@ -131,6 +132,28 @@ def test_stopping_early_changes_nothing(
     assert torch.equal(ids, full["G_SENTS_IDS"])
     torch.testing.assert_close(log_probs, full["G_LOGP"])
     assert sum(eager.rows_per_step) <= sum(patient.rows_per_step)
+
+
+@property_test
+@hypothesis.given(
+    rows=st.integers(1, 5), words=st.integers(1, 2000), count=st.integers(1, 7), seed=st.integers()
+)
+def test_top_words_are_the_best_words(rows, words, count, seed):
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    scores = torch.randn(rows, words, generator=generator)
+    scores[:, torch.rand(words, generator=generator) < 0.2] = float("-inf")
+    count = min(count, words)
+    top, found = top_words(scores, count)
+    assert torch.equal(top, scores.topk(count, dim=1).values)
+    assert torch.equal(scores.gather(1, found), top)
+    assert all(len(row.unique()) == count for row in found)
+
+
+def test_top_words_pass_gradients_on():
+    scores = torch.randn(2, 1000, requires_grad=True)
+    top, words = top_words(scores, 3)
+    top.sum().backward()
+    assert torch.equal(scores.grad, torch.zeros(2, 1000).scatter(1, words, 1.0))
 
 
 def test_finished_images_stop_costing(table_model, random_table):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xmodaler.config import CfgNode, get_cfg
+from xmodaler.config import CfgNode, load_config
 from xmodaler.engine.benchmark.report import MODES, benchmark
 from xmodaler.engine.benchmark.workload import Workload
 from xmodaler.modeling import add_config
@@ -47,11 +47,7 @@ def run(arguments: Namespace) -> dict[str, Any]:
 
 
 def _config(config_file: str, overrides: Sequence[str]) -> CfgNode:
-    cfg = get_cfg()
-    named = cfg.load_from_file_tmp(config_file)
-    add_config(cfg, named)
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(overrides))
+    cfg = load_config(config_file, overrides, add_config)
     cfg.freeze()
     return cfg
 

@@ -17,6 +17,7 @@ from xmodaler.modeling.decode_strategy.decode_strategy import (
     first_words,
     log_softmax,
 )
+from xmodaler.modeling.decode_strategy.top_words import top_words
 from xmodaler.modeling.decode_strategy.word_rules import WordRules
 from xmodaler.utils.errors import UserError
 
@@ -153,7 +154,7 @@ class BeamSearcher(DecodeStrategy):
             log_probs = rules(log_probs, beams.history.flatten(0, 1))
         # The K best of all continue K rows at most, so K words of a row are enough.
         branching = min(self.beam_size, log_probs.size(1))
-        log_probs, words = log_probs.topk(branching, dim=1)
+        log_probs, words = top_words(log_probs, branching)
         finished = beams.finished.unsqueeze(-1)
         log_probs = log_probs.view(num_images, width, branching).masked_fill(finished, 0.0)
         words = words.view(num_images, width, branching).masked_fill(finished, 0)
