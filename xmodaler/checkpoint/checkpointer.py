@@ -320,8 +320,10 @@ class XmodalerCheckpointer:
         if self._leftovers_removed:
             return
         self._leftovers_removed = True
-        for path in glob.glob(os.path.join(glob.escape(self.save_dir), ".*.pth.*.tmp")):
-            try:
-                os.unlink(path)
-            except OSError as error:
-                self.logger.warning("Cannot remove the leftover %s: %s", path, error)
+        folder = glob.escape(self.save_dir)
+        for pattern in (".*.pth.*.tmp", ".*_checkpoint.*.tmp"):
+            for path in glob.glob(os.path.join(folder, pattern)):
+                try:
+                    os.unlink(path)
+                except OSError as error:
+                    self.logger.warning("Cannot remove the leftover %s: %s", path, error)
