@@ -33,7 +33,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 SIZES: tuple[str, ...] = ("small", "big")
 
 # Range of the outer radius, as a fraction of the picture's side.
-RADII: dict[str, tuple[float, float]] = {"small": (0.088, 0.104), "big": (0.158, 0.186)}
+RADII: dict[str, tuple[float, float]] = {"small": (0.106, 0.116), "big": (0.18, 0.2)}
 
 GROUND_COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (240, 240, 238),

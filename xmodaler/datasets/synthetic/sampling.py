@@ -18,19 +18,19 @@ from xmodaler.datasets.synthetic.scene import Ground, Scene, Shape, split_of
 
 # How many shapes of each look: one entry a group, the most frequent arrangements first.
 ARRANGEMENTS: list[tuple[float, tuple[int, ...]]] = [
-    (0.22, (1,)),
-    (0.42, (1, 1)),
+    (0.26, (1,)),
+    (0.46, (1, 1)),
     (0.10, (2,)),
-    (0.06, (1, 1, 1)),
-    (0.06, (2, 1)),
     (0.05, (3,)),
-    (0.02, (2, 1, 1)),
-    (0.015, (3, 1)),
-    (0.015, (2, 2)),
+    (0.03, (1, 1, 1)),
+    (0.03, (2, 1)),
     (0.015, (4,)),
-    (0.01, (4, 1)),
-    (0.01, (3, 2)),
-    (0.005, (5,)),
+    (0.015, (2, 2)),
+    (0.01, (2, 1, 1)),
+    (0.01, (3, 1)),
+    (0.01, (5,)),
+    (0.005, (4, 1)),
+    (0.005, (3, 2)),
 ]
 MAX_BIG = 3  # more big shapes than this do not fit side by side
 RIM_GAP = 0.02  # smallest gap between two rims and between a rim and the picture's edge
