@@ -15,17 +15,17 @@ from xmodaler.utils.errors import UserError, did_you_mean
 
 State = dict[str, Any]
 
-#: Steps between two looks at whether everything is finished. A look waits for the device, which
-#: costs nothing on a CPU and drains the queue of kernels on an accelerator.
-STEPS_BETWEEN_CHECKS = {"cpu": 1}
-STEPS_BETWEEN_CHECKS_ELSEWHERE = 4
+#: Steps between two looks, on an accelerator, at whether everything is finished: a look waits for
+#: the device and so drains its queue. On a CPU it costs nothing and happens at every step.
+STEPS_BETWEEN_CHECKS = 4
 
 
 class StepModel(Protocol):
     """What a strategy asks of a model. R rows are B images times the sentences of each.
 
-    ``state`` has ``"memory"`` (a tree whose tensors have B first, fixed while decoding),
-    ``"rows"`` (a tree whose tensors have R first, reordered between steps) and ``"time"`` (int).
+    ``state`` has ``"memory"`` (a tree whose tensors have B first; images that are done are taken
+    out of it), ``"rows"`` (a tree whose tensors have R first, reordered between steps) and
+    ``"time"`` (int).
     It may have ``"outputs"``, batch keys that decoding returns, and, after a step of a batch with
     ``RETURN_ATTENTION``, ``"attention"``: (R, N) weights of that step.
     """
@@ -223,7 +223,7 @@ class DecodeStrategy(nn.Module, ABC):
 
     def steps_between_checks(self, device: torch.device) -> int:
         """After how many steps to look again whether every sentence is finished."""
-        return STEPS_BETWEEN_CHECKS.get(device.type, STEPS_BETWEEN_CHECKS_ELSEWHERE)
+        return 1 if device.type == "cpu" else STEPS_BETWEEN_CHECKS
 
 
 def first_words(state: State, bos_token_id: int) -> Tensor:
