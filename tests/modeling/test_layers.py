@@ -15,6 +15,7 @@ from xmodaler.modeling.layers import BaseAttention, get_act_layer
 from xmodaler.modeling.layers.bert import BertSelfAttention, BertXAttention
 from xmodaler.modeling.layers.create_act import get_activation
 from xmodaler.modeling.layers.dot_product import attend
+from xmodaler.modeling.layers.few_rows import StepWeights, distinct, linear, multiply
 from xmodaler.modeling.layers.lstm import lstm_pointwise
 from xmodaler.modeling.layers.masking import additive
 from xmodaler.modeling.layers.packing import Packing, worth_packing
@@ -188,3 +189,28 @@ def test_global_feature_of_updown_is_the_mean_of_real_regions():
     assert encoder(batch, mode="v")[kfg.GLOBAL_FEATS].tolist() == [[2.0], [0.0]]
     assert encoder(batch, mode="t") == {}
     assert encoder({**batch, kfg.GLOBAL_FEATS: feats[:, 0]}, mode="v") == {}
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(8, 1024), (1024, 6), (1030, 2048)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_of_few_rows(inputs, outputs, bias):
+    torch.manual_seed(0)
+    layer, x = nn.Linear(inputs, outputs, bias=bias), torch.randn(9, inputs)
+    expected = layer(x)
+    copies = StepWeights([layer])
+    assert copies.of(layer).shape == (inputs, outputs)
+    assert copies.of(layer).stride(0) * 4 % 4096 != 0
+    with torch.no_grad():
+        torch.testing.assert_close(linear(layer, x), expected.detach())
+        torch.testing.assert_close(linear(layer, x, copies), expected.detach())
+        addend = torch.randn(9, outputs)
+        torch.testing.assert_close(multiply(x, layer.weight, addend), x @ layer.weight.t() + addend)
+    assert linear(layer, x).requires_grad
+    assert (StepWeights.where_they_pay([layer]) is None) is (inputs >= 1024)
+
+
+def test_distinct_entries_and_their_places():
+    ids = torch.tensor([7, 3, 7, 7, 9])
+    rows, place = distinct(ids)
+    assert ids[rows].tolist() == [3, 7, 9]
+    assert ids[rows][place].tolist() == ids.tolist()

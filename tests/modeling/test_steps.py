@@ -23,16 +23,17 @@ def word_by_word(model, batch, tokens, reorder_at=None, index=None):
     return logits, state
 
 
+@pytest.mark.parametrize("images", [3, 9])  # many images take the ways made for many rows
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("grad", [False, True])
-def test_steps_equal_teacher_forcing(captioning, tiny, groups, grad):
+def test_steps_equal_teacher_forcing(captioning, tiny, images, groups, grad):
     global_dim = 9 if captioning.kind == "grid" else None
-    batch = tiny.batch(images=3, groups=groups, length=6, global_dim=global_dim)
-    tokens = torch.randint(1, 23, (3 * groups, 6), generator=torch.Generator().manual_seed(4))
+    batch = tiny.batch(images=images, groups=groups, length=6, global_dim=global_dim)
+    tokens = torch.randint(1, 23, (images * groups, 6), generator=torch.Generator().manual_seed(4))
     tokens[:, 0] = 0
     batch = {**batch, kfg.G_TOKENS_IDS: tokens}
     model = captioning.model.eval()
-    index = torch.arange(3).repeat_interleave(groups)
+    index = torch.arange(images).repeat_interleave(groups)
     with torch.set_grad_enabled(grad):
         expected = model(batch)[kfg.G_LOGITS]
         logits, _ = word_by_word(model, batch, tokens, index=index)
@@ -49,26 +50,29 @@ def test_steps_equal_teacher_forcing(captioning, tiny, groups, grad):
                 torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
-def test_beams_that_branch_and_swap(captioning, tiny):
+@pytest.mark.parametrize("copies", [1, 5])
+def test_beams_that_branch_and_swap(captioning, tiny, copies):
     """Hypotheses that share a past, cross over and die give what they give when fed alone."""
-    model = captioning.model.eval()
+    model, images = captioning.model.eval(), 2 * copies
     global_dim = 9 if captioning.kind == "grid" else None
-    batch = tiny.batch(images=2, groups=1, global_dim=global_dim)
-    visual = (kfg.ATT_FEATS, kfg.ATT_MASKS, kfg.GLOBAL_FEATS)
-    images = {key: batch[key] for key in visual if key in batch}
+    batch = tiny.batch(images=images, groups=1, global_dim=global_dim)
+    visual = {
+        key: batch[key] for key in (kfg.ATT_FEATS, kfg.ATT_MASKS, kfg.GLOBAL_FEATS) if key in batch
+    }
     parents = [[0, 0, 0, 1, 1, 1], [2, 0, 0, 3, 4, 4], [1, 0, 2, 5, 5, 3]]
     generator = torch.Generator().manual_seed(9)
     with torch.no_grad():
         state = model.start(batch)
-        _, state = model.step(torch.zeros(2, dtype=torch.long), state)
-        history = torch.zeros(2, 1, dtype=torch.long)
-        for parent in parents:
-            index = torch.tensor(parent)
-            words = torch.randint(1, 23, (6,), generator=generator)
+        _, state = model.step(torch.zeros(images, dtype=torch.long), state)
+        history = torch.zeros(images, 1, dtype=torch.long)
+        for time, parent in enumerate(parents):
+            stride = 2 if time == 0 else 6
+            index = torch.cat([torch.tensor(parent) + stride * copy for copy in range(copies)])
+            words = torch.randint(1, 23, (6 * copies,), generator=generator)
             state["rows"] = trees.reorder(state["rows"], index)
             history = torch.cat([history[index], words[:, None]], 1)
             logits, state = model.step(words, state)
-            alone = model({**images, kfg.G_TOKENS_IDS: history})[kfg.G_LOGITS][:, -1]
+            alone = model({**visual, kfg.G_TOKENS_IDS: history})[kfg.G_LOGITS][:, -1]
             torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-4)
 
 

@@ -15,6 +15,12 @@ CAPTION_PLAN = "_CAPTION_PLAN"
 ATTENTION_WEIGHTS = "_ATTENTION_WEIGHTS"
 """(R, N): attention of the latest word to the regions, when RETURN_ATTENTION asks for it."""
 
+IMAGE_GATES = "_IMAGE_GATES"
+"""What the global feature adds to the gates of a recurrent decoder at every step, (B, 4H)."""
+
+STEP_WEIGHTS = "_STEP_WEIGHTS"
+"""Copies of weights for the steps of one decoded batch, a StepWeights."""
+
 SPARSE_GRADIENT = "_SPARSE_GRADIENT"
 """Asks a word embedding for a sparse gradient, to be added to a dense one of the same batch."""
 

@@ -18,6 +18,7 @@ from ..stage_keys import (
     DECODER_CACHE,
     G_PACKING,
     RETURN_ATTENTION,
+    STEP_WEIGHTS,
 )
 from .build import DECODER_REGISTRY
 from .decoder import Decoder
@@ -57,6 +58,10 @@ class TransformerDecoder(Decoder):
             "num_generation_layers": count,
             "bert_generation_layers": nn.ModuleList(BertGenerationLayer(cfg) for _ in range(count)),
         }
+
+    def step_layers(self) -> list[nn.Linear]:
+        """The layers that every step runs through."""
+        return [linear for layer in self.g_layers for linear in layer.step_layers()]
 
     def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """P_ATT_FEATS, keys and values of the image for every layer, and an empty history."""
@@ -116,6 +121,7 @@ class TransformerDecoder(Decoder):
                 mask,
                 batched_inputs[kfg.EXT_ATT_MASKS],
                 need_weights and last,
+                batched_inputs.get(STEP_WEIGHTS),
             )
             hidden.append(x)
         cache["used"] += groups

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
@@ -12,10 +13,11 @@ from xmodaler.utils.errors import UserError
 from ..attention import AdditiveAttention, build_attention
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
+from ..layers.few_rows import are_few, distinct, multiply, product
 from ..layers.grouping import queries_per_image
 from ..layers.lstm import lstm_pointwise
 from ..layers.packing import pack_or_flatten, unpack_or_keep
-from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, RETURN_ATTENTION
+from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION
 from .build import DECODER_REGISTRY
 from .decoder import Decoder
 
@@ -107,25 +109,74 @@ class UpDownDecoder(Decoder):
         packing = batched_inputs.get(ATT_PACKING)
         projected = unpack_or_keep(self.p_att_feats(pack_or_flatten(feats, packing)), packing)
         memory = self.att.precompute(feats, batched_inputs.get(kfg.EXT_ATT_MASKS), projected)
-        return {kfg.P_ATT_FEATS: memory, **self.init_states(feats.shape[0])}
+        ids = torch.arange(feats.shape[0], device=feats.device)
+        states = self.init_states(feats.shape[0])
+        return {kfg.P_ATT_FEATS: memory, **states, kfg.HISTORY_STATES: ids}
+
+    def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
+        """IMAGE_GATES (B, 4H), what the global feature adds to the gates of LSTM1."""
+        _, w_g, _ = self.lstm1.weight_ih.split(self.input_widths, dim=1)
+        bias = self.lstm1.bias_ih + self.lstm1.bias_hh
+        return {IMAGE_GATES: F.linear(self._global_feature(batched_inputs), w_g, bias)}
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        """One step: G_TOKEN_EMBED (R, E) and two states (R, H) give two new states."""
+        """One step: G_TOKEN_EMBED (R, E) and two states (R, H) give two new states.
+
+        HISTORY_STATES (R,) numbers the states: equal numbers, equal states.
+        """
         x = batched_inputs[kfg.G_TOKEN_EMBED]
-        h1, h2 = batched_inputs[kfg.G_HIDDEN_STATES]
-        c1, c2 = batched_inputs[kfg.G_CELL_STATES]
-        g = self._global_feature(batched_inputs)
-        groups = queries_per_image(x.shape[0], g.shape[0])
-        first = torch.cat([h2, g.repeat_interleave(groups, dim=0), x], dim=-1)
-        h1, c1 = self.lstm1(self.dropout1(first), (h1, c1))
+        if are_few(x.shape[0], x) and IMAGE_GATES in batched_inputs and not self.training:
+            gates1, gates2, c1, c2 = self._shared_gates(batched_inputs)
+        else:
+            gates1, gates2, c1, c2 = self._gates(batched_inputs)
+        h1, c1 = lstm_pointwise(gates1, c1)
         need_weights = bool(batched_inputs.get(RETURN_ATTENTION, False))
         attended, weights = self.att(h1, batched_inputs[kfg.P_ATT_FEATS], need_weights)
-        second = torch.cat([attended, h1], dim=-1)
-        h2, c2 = self.lstm2(self.dropout2(second), (h2, c2))
-        produced: dict[str, Any] = {kfg.G_HIDDEN_STATES: [h1, h2], kfg.G_CELL_STATES: [c1, c2]}
+        second = self.dropout2(torch.cat([attended, h1], dim=-1))
+        h2, c2 = lstm_pointwise(multiply(second, self.lstm2.weight_ih, gates2), c2)
+        produced: dict[str, Any] = {
+            kfg.G_HIDDEN_STATES: [h1, h2],
+            kfg.G_CELL_STATES: [c1, c2],
+            kfg.HISTORY_STATES: torch.arange(x.shape[0], device=x.device),
+        }
         if need_weights:
             produced[ATTENTION_WEIGHTS] = weights
         return produced
+
+    def _gates(self, batched_inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The gates of LSTM1, what h2 adds to those of LSTM2, and the cells, for every row."""
+        x = batched_inputs[kfg.G_TOKEN_EMBED]
+        h1, h2 = batched_inputs[kfg.G_HIDDEN_STATES]
+        g = self._global_feature(batched_inputs)
+        groups = queries_per_image(x.shape[0], g.shape[0])
+        first = self.dropout1(torch.cat([h2, g.repeat_interleave(groups, dim=0), x], dim=-1))
+        gates1 = F.linear(first, self.lstm1.weight_ih, self.lstm1.bias_ih)
+        gates1 = gates1 + F.linear(h1, self.lstm1.weight_hh, self.lstm1.bias_hh)
+        gates2 = F.linear(h2, self.lstm2.weight_hh, self.lstm2.bias_ih + self.lstm2.bias_hh)
+        return gates1, gates2, *batched_inputs[kfg.G_CELL_STATES]
+
+    def _shared_gates(
+        self, batched_inputs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """As :meth:`_gates`, multiplying only what differs.
+
+        Hypotheses that continue the same one share its states, those that read the same word its
+        embedding, and all of an image the global feature.
+        """
+        w_h2, _, w_x = self.lstm1.weight_ih.split(self.input_widths, dim=1)
+        image_gates = batched_inputs[IMAGE_GATES]
+        row, place = distinct(batched_inputs[kfg.G_TOKENS_IDS])
+        words = product(batched_inputs[kfg.G_TOKEN_EMBED].index_select(0, row), w_x)
+        gates1 = words.index_select(0, place).unflatten(0, (image_gates.shape[0], -1))
+        gates1 = (gates1 + image_gates.unsqueeze(1)).flatten(0, 1)
+        bias2 = self.lstm2.bias_ih + self.lstm2.bias_hh
+        if batched_inputs[kfg.TIME_STEP] == 0:  # states are zero
+            return gates1, bias2.expand_as(gates1), None, None
+        row, place = distinct(batched_inputs[kfg.HISTORY_STATES])
+        h1, h2 = (h.index_select(0, row) for h in batched_inputs[kfg.G_HIDDEN_STATES])
+        gates1 += product(h1, self.lstm1.weight_hh, product(h2, w_h2)).index_select(0, place)
+        gates2 = product(h2, self.lstm2.weight_hh, bias2).index_select(0, place)
+        return gates1, gates2, *batched_inputs[kfg.G_CELL_STATES]
 
     def unroll(
         self,

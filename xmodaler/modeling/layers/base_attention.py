@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .few_rows import linear
 from .grouping import queries_per_image
 
 
@@ -54,12 +55,34 @@ class BaseAttention(nn.Module):
         """As :meth:`forward`, with the weights (B * G, N)."""
         images = att_feats.shape[0]
         queries_per_image(hidden_states.shape[0], images)
-        query = self.w_h(hidden_states).view(images, -1, 1, self.w_h.out_features)
-        joint = torch.tanh(query + p_att_feats.unsqueeze(1))
-        if self.dropout is not None:
-            joint = self.dropout(joint)
-        scores = self.w_alpha(joint).squeeze(-1)
+        query = linear(self.w_h, hidden_states).reshape(images, -1, self.w_h.out_features)
+        if query.device.type == "cpu" and not torch.is_grad_enabled() and not self.training:
+            scores = self._scores_by_image(query, p_att_feats, att_masks)
+        else:
+            scores = self._scores(query.unsqueeze(2), p_att_feats.unsqueeze(1))
         if att_masks is not None:
             scores = scores + att_masks.unsqueeze(1)
         weights = torch.softmax(scores, dim=-1)
         return torch.bmm(weights, att_feats).flatten(0, 1), weights.flatten(0, 1)
+
+    def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """(..., G, 1, E) and (..., 1, N, E) -> (..., G, N)."""
+        joint = (query + keys).tanh_()
+        if self.dropout is not None:
+            joint = self.dropout(joint)
+        return self.w_alpha(joint).squeeze(-1)
+
+    def _scores_by_image(self, query: Tensor, keys: Tensor, masks: Tensor | None) -> Tensor:
+        """Scores (B, G, N), image by image: what is in between fits into the cache.
+
+        Regions behind the last visible one are left out; their scores are 0.
+        """
+        images, regions, _ = keys.shape
+        counts = [regions] * images
+        if masks is not None:
+            position = torch.arange(1, regions + 1)
+            counts = ((masks == 0) * position).amax(dim=1).tolist()
+        scores = query.new_zeros(images, query.shape[1], regions)
+        for image, count in enumerate(counts):
+            scores[image, :, :count] = self._scores(query[image].unsqueeze(1), keys[image, :count])
+        return scores

@@ -8,12 +8,14 @@ rows when a :class:`~xmodaler.modeling.layers.packing.Packing` comes along.
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable
 
 from .create_act import get_activation
 from .dot_product import attend, check_heads, split_heads
+from .few_rows import StepWeights, linear
 from .grouping import queries_per_image
 from .kv_cache import Cache, store
 from .packing import Packing, pack_or_flatten, unpack_or_keep
@@ -104,7 +106,15 @@ class BertSelfAttention(_DotProductAttention):
         context, _ = attend(query, key, value, attention_mask, self.dropout_now)
         return pack_or_flatten(context, packing), None
 
-    def step(self, x: Tensor, mask: Tensor | None, cache: Cache, layer: int, images: int) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: Cache,
+        layer: int,
+        images: int,
+        weights: StepWeights | None = None,
+    ) -> Tensor:
         """Attend from one new word per hypothesis to all words stored for its image.
 
         Args:
@@ -113,12 +123,13 @@ class BertSelfAttention(_DotProductAttention):
             cache: Receives this step's keys and values.
             layer: Number of this layer in the cache.
             images: B.
+            weights: Copies of weights made for decoding.
 
         Returns:
             (R, D).
         """
         query, key, value = (
-            self.heads(project(x).unflatten(0, (images, -1)))
+            self.heads(linear(project, x, weights).unflatten(0, (images, -1)))
             for project in (self.query, self.key, self.value)
         )
         keys, values = store(cache, layer, key, value)
@@ -152,9 +163,12 @@ class BertSelfOutput(nn.Module):
             "hidden_dropout_prob": cfg.MODEL.BERT.HIDDEN_DROPOUT_PROB,
         }
 
-    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+    def forward(
+        self, hidden_states: Tensor, input_tensor: Tensor, weights: StepWeights | None = None
+    ) -> Tensor:
         """Both (..., D) -> (..., D)."""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + input_tensor)
+        x = linear(self.dense, hidden_states, weights)
+        return self.LayerNorm(self.dropout(x) + input_tensor)
 
 
 class BertAttention(nn.Module):
@@ -191,9 +205,17 @@ class BertAttention(nn.Module):
         context, weights = self.self(input_tensor, attention_mask, history_states, packing)
         return self.output(context, input_tensor), weights
 
-    def step(self, x: Tensor, mask: Tensor | None, cache: Cache, layer: int, images: int) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: Cache,
+        layer: int,
+        images: int,
+        weights: StepWeights | None = None,
+    ) -> Tensor:
         """As :meth:`BertSelfAttention.step`."""
-        return self.output(self.self.step(x, mask, cache, layer, images), x)
+        return self.output(self.self.step(x, mask, cache, layer, images, weights), x, weights)
 
 
 class BertXAttention(_DotProductAttention):
@@ -228,10 +250,12 @@ class BertXAttention(_DotProductAttention):
         Returns:
             Two tensors (B, heads, N, D / heads).
         """
-        return (
-            self.heads(unpack_or_keep(self.key(key), packing)),
-            self.heads(unpack_or_keep(self.value(value), packing)),
-        )
+        keys = self.heads(unpack_or_keep(self.key(key), packing))
+        values = self.heads(unpack_or_keep(self.value(value), packing))
+        if torch.is_grad_enabled():
+            return keys, values
+        # Steps read them many times: head by head, as they lie in memory.
+        return keys.contiguous(), values.contiguous()
 
     def ask(
         self,
@@ -240,6 +264,7 @@ class BertXAttention(_DotProductAttention):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
         need_weights: bool = False,
+        weights: StepWeights | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend from grouped queries to the projected memory.
 
@@ -248,19 +273,20 @@ class BertXAttention(_DotProductAttention):
             memory: What :meth:`project_memory` returned.
             attention_mask: Additive (B, 1, 1, N).
             packing: Which positions of the padded queries are real.
-            need_weights: Return the weights too.
+            need_weights: Return the attention too.
+            weights: Copies of weights made for decoding.
 
         Returns:
-            The context, shaped like ``query``, and the weights (B, heads, G * T, N) or None.
+            The context, shaped like ``query``, and the attention (B, heads, G * T, N) or None.
         """
         keys, values = memory
-        padded = unpack_or_keep(self.query(query), packing)
+        padded = unpack_or_keep(linear(self.query, query, weights), packing)
         queries_per_image(padded.shape[0], keys.shape[0])
         folded = padded.reshape(keys.shape[0], -1, padded.shape[-1])
-        context, weights = attend(
+        context, attention = attend(
             self.heads(folded), keys, values, attention_mask, self.dropout_now, need_weights
         )
-        return pack_or_flatten(context.reshape(padded.shape), packing), weights
+        return pack_or_flatten(context.reshape(padded.shape), packing), attention
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None
@@ -311,10 +337,13 @@ class BertCrossAttention(nn.Module):
         attention_mask: Tensor | None = None,
         packing: Packing | None = None,
         need_weights: bool = False,
+        weights: StepWeights | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """As :meth:`BertXAttention.ask`."""
-        context, weights = self.self.ask(query, memory, attention_mask, packing, need_weights)
-        return self.output(context, query), weights
+        context, attention = self.self.ask(
+            query, memory, attention_mask, packing, need_weights, weights
+        )
+        return self.output(context, query, weights), attention
 
 
 class BertIntermediate(nn.Module):
@@ -351,9 +380,9 @@ class BertIntermediate(nn.Module):
             "intermediate_drop": bert.INTERMEDIATE_DROP,
         }
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, weights: StepWeights | None = None) -> Tensor:
         """(..., D) -> (..., inner width)."""
-        return self.dropout(self.activation(self.dense(hidden_states)))
+        return self.dropout(self.activation(linear(self.dense, hidden_states, weights)))
 
 
 class BertOutput(nn.Module):
@@ -389,9 +418,12 @@ class BertOutput(nn.Module):
             "ffn_dropout_prob": cfg.MODEL.BERT.FFN_DROPOUT_PROB,
         }
 
-    def forward(self, hidden_states: Tensor, input_tensor: Tensor) -> Tensor:
+    def forward(
+        self, hidden_states: Tensor, input_tensor: Tensor, weights: StepWeights | None = None
+    ) -> Tensor:
         """(..., inner width) and the residual (..., D) -> (..., D)."""
-        return self.LayerNorm(self.dropout(self.dense(hidden_states)) + input_tensor)
+        x = linear(self.dense, hidden_states, weights)
+        return self.LayerNorm(self.dropout(x) + input_tensor)
 
 
 class BertLayer(nn.Module):
@@ -507,6 +539,7 @@ class BertGenerationLayer(nn.Module):
         mask: Tensor | None = None,
         v_attention_mask: Tensor | None = None,
         need_weights: bool = False,
+        weights: StepWeights | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """One new word per hypothesis.
 
@@ -518,10 +551,27 @@ class BertGenerationLayer(nn.Module):
             mask: (B, 1, R / B, slots) additive, or None.
             v_attention_mask: Additive (B, 1, 1, N).
             need_weights: Return the attention to the image too.
+            weights: Copies of weights made for decoding.
 
         Returns:
-            (R, D), and the weights (B, heads, R / B, N) or None.
+            (R, D), and the attention (B, heads, R / B, N) or None.
         """
-        x = self.self_attn.step(x, mask, cache, layer, memory[0].shape[0])
-        x, weights = self.x_att.ask(x, memory, v_attention_mask, need_weights=need_weights)
-        return self.output(self.intermediate(x), x), weights
+        x = self.self_attn.step(x, mask, cache, layer, memory[0].shape[0], weights)
+        x, attention = self.x_att.ask(
+            x, memory, v_attention_mask, need_weights=need_weights, weights=weights
+        )
+        return self.output(self.intermediate(x, weights), x, weights), attention
+
+    def step_layers(self) -> list[nn.Linear]:
+        """The layers that every step runs through."""
+        own, cross = self.self_attn, self.x_att
+        return [
+            own.self.query,
+            own.self.key,
+            own.self.value,
+            own.output.dense,
+            cross.self.query,
+            cross.output.dense,
+            self.intermediate.dense,
+            self.output.dense,
+        ]

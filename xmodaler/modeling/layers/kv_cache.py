@@ -89,7 +89,7 @@ def _with_room(old: Tensor | None, new: Tensor, used: int, end: int) -> Tensor:
     if old is not None and old.shape[2] >= end:
         return old
     images, heads, groups, width = new.shape
-    full = new.new_zeros(images, heads, end + (_CHUNK - 1) * groups, width)
+    full = new.new_empty(images, heads, end + (_CHUNK - 1) * groups, width)
     if old is not None:
         full[:, :, :used] = old[:, :, :used]
     return full

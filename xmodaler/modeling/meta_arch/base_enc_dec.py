@@ -17,6 +17,7 @@ from ..decoder import add_decoder_config, build_decoder
 from ..embedding import add_embedding_config, build_token_embed, build_visual_embed
 from ..encoder import add_encoder_config, build_encoder
 from ..layers.caption_plan import CaptionPlan
+from ..layers.few_rows import StepWeights, are_few
 from ..layers.grouping import queries_per_image, repeat_rows
 from ..layers.masking import as_bool
 from ..layers.packing import worth_packing
@@ -27,6 +28,7 @@ from ..stage_keys import (
     CAPTION_PLAN,
     DECODER_CACHE,
     INTERNAL,
+    STEP_WEIGHTS,
 )
 
 Batch = dict[str, Any]
@@ -191,7 +193,8 @@ class BaseEncoderDecoder(nn.Module, ABC):
         Returns:
             ``memory``: what belongs to the images, tensors with first dimension B;
             ``rows``: what belongs to each hypothesis, tensors with first dimension R = B;
-            ``time``: 0; ``outputs``: what the encoder produced.
+            ``time``: 0; ``outputs``: what the encoder produced; ``weights``: copies of weights
+            for the steps, or None.
         """
         batch, encoded = self._encode(batched_inputs, skip_padding=True)
         prepared = self.decoder.preprocess(batch)
@@ -201,8 +204,18 @@ class BaseEncoderDecoder(nn.Module, ABC):
         if types is not None and types.shape[0] != images:
             # A training batch has types per caption; a generated one takes those of the first.
             batch[kfg.G_TOKENS_TYPE] = types[:: queries_per_image(types.shape[0], images)]
-        memory = _per_image({**batch, **prepared}, images)
-        return {"memory": memory, "rows": rows, "time": 0, "outputs": encoded}
+        batch.update(prepared)
+        if hasattr(self.decoder, "prepare_steps"):
+            batch.update(self.decoder.prepare_steps(batch))
+        memory = _per_image(batch, images)
+        state = {"memory": memory, "rows": rows, "time": 0, "outputs": encoded}
+        return {**state, "weights": self._step_weights(batch[kfg.ATT_FEATS])}
+
+    def _step_weights(self, feats: Tensor) -> StepWeights | None:
+        """Copies of narrow layers for the steps of a batch, where they pay."""
+        owners = [part for part in (self.decoder, self.predictor) if hasattr(part, "step_layers")]
+        layers = [layer for owner in owners for layer in owner.step_layers()]
+        return StepWeights.where_they_pay(layers) if are_few(feats.shape[0], feats) else None
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Feed one word to every hypothesis.
@@ -217,6 +230,7 @@ class BaseEncoderDecoder(nn.Module, ABC):
         """
         memory, rows = state["memory"], state["rows"]
         batch = {**memory, **rows, kfg.G_TOKENS_IDS: tokens, kfg.TIME_STEP: state["time"]}
+        batch[STEP_WEIGHTS] = state["weights"]
         self._step(batch)
         logits = batch[kfg.G_LOGITS]
         new = {**state, "time": state["time"] + 1, "rows": {key: batch[key] for key in rows}}
@@ -224,7 +238,7 @@ class BaseEncoderDecoder(nn.Module, ABC):
             new["memory"] = {**memory, DECODER_CACHE: batch[DECODER_CACHE]}
         if ATTENTION_WEIGHTS in batch:
             new["attention"] = batch[ATTENTION_WEIGHTS]
-        return logits.reshape(tokens.shape[0], -1), new
+        return logits.reshape(tokens.shape[0], -1).contiguous(), new
 
     def _step(self, batch: Batch) -> None:
         """One decoding step; updates ``batch``, which is the model's own."""

@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
 
+from ..layers.few_rows import linear
+from ..stage_keys import STEP_WEIGHTS
 from .build import PREDICTOR_REGISTRY
 
 
@@ -40,6 +42,10 @@ class BasePredictor(nn.Module):
     def add_config(cls, cfg: CfgNode) -> None:
         """Creates no keys."""
 
+    def step_layers(self) -> list[nn.Linear]:
+        """The layers that every step runs through."""
+        return [self.logits]
+
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Tensor]:
         """G_LOGITS (..., V) from G_HIDDEN_STATES (..., H), the last entry if it is a list."""
         hidden = batched_inputs[kfg.G_HIDDEN_STATES]
@@ -47,4 +53,4 @@ class BasePredictor(nn.Module):
             hidden = hidden[-1]
         if self.dropout is not None:
             hidden = self.dropout(hidden)
-        return {kfg.G_LOGITS: self.logits(hidden)}
+        return {kfg.G_LOGITS: linear(self.logits, hidden, batched_inputs.get(STEP_WEIGHTS))}
