@@ -9,8 +9,12 @@ Inputs and weights are random; no data is needed.
 """
 
 import argparse
+import os
 
 from xmodaler.cli import run_cli
+
+# Set before torch is imported: its profiler warns about memory that is older than the recording.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def main(argv: list[str] | None = None) -> int:

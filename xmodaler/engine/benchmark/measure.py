@@ -1,9 +1,11 @@
 """Timing several things in turns, so that whatever else the machine does hits all alike."""
 
+import contextlib
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +69,12 @@ def peak_memory(task: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     from torch.profiler import ProfilerActivity, profile
 
-    # The recorder otherwise reports every start and stop on standard error.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        task()
+    recorded = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with _without_messages():
+        recorded.start()
+    task()
+    with _without_messages():
+        recorded.stop()
     events = recorded.profiler.kineto_results.events()
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
     held = peak = 0
@@ -78,3 +82,17 @@ def peak_memory(task: Callable[[], Any], device: torch.device) -> int:
         held += change
         peak = max(peak, held)
     return peak
+
+
+@contextlib.contextmanager
+def _without_messages() -> Iterator[None]:
+    """Silence what the profiler's own log writes to the file of standard error."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)

@@ -156,12 +156,14 @@ def _render_mode(mode: str, result: dict[str, Any], protocol: dict[str, Any]) ->
         cpu = figures["cpu_seconds"]
         row = [name, f"{cpu['median']:.3f} ({cpu['min']:.3f}-{cpu['max']:.3f})"]
         row.append(f"{figures['wall_seconds']['median']:.3f}")
-        row.append(f"{figures['per_second'].get('steps', 0):.3f}" if mode == "train" else "-")
+        if mode == "train":
+            row.append(f"{figures['per_second']['steps']:.3f}")
         row.append(f"{figures['per_second']['captions']:.1f}")
         row.append(f"{figures['per_cpu_second']['captions']:.1f}")
         row.append(f"{figures['weights_mb']:.0f} + {figures['peak_mb']:.0f}")
         rows.append(row)
-    headers = ["", "CPU s (min-max)", "wall s", "steps/s", "captions/s", "per CPU s", "MB"]
+    headers = ["", "CPU s (min-max)", "wall s", *(["steps/s"] if mode == "train" else [])]
+    headers += ["captions/s", "per CPU s", "MB weights + peak"]
     lines = [title, *tabulate(rows, headers=headers).splitlines()]
     first = next(iter(result["systems"]))
     for name, clocks in result["faster_than"].items():
