@@ -76,6 +76,20 @@ def test_beams_that_branch_and_swap(captioning, tiny, copies):
             torch.testing.assert_close(logits, alone, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("beam", [False, True])
+def test_a_training_batch_can_be_decoded(captioning, beam):
+    """As reinforcement learning does: captions, their types and masks are there, and unused."""
+    rows = captioning.batch[kfg.G_TOKENS_IDS]
+    batch = {**captioning.batch, kfg.G_TOKENS_TYPE: torch.ones_like(rows), kfg.SS_PROB: 0.2}
+    visual = {k: v for k, v in batch.items() if k in (kfg.ATT_FEATS, kfg.ATT_MASKS)}
+    if captioning.kind == "grid":
+        visual[kfg.GLOBAL_FEATS] = batch[kfg.GLOBAL_FEATS]
+    model = captioning.model.eval()
+    with torch.no_grad():
+        one, other = (model(b, use_beam_search=beam)[kfg.G_SENTS_IDS] for b in (batch, visual))
+    assert torch.equal(one, other)
+
+
 def test_images_can_leave_a_batch(captioning, tiny):
     model = captioning.model.eval()
     global_dim = 9 if captioning.kind == "grid" else None
@@ -147,6 +161,11 @@ def test_no_step_repeats_earlier_work(tiny, kind):
             matmuls = (torch.ops.aten.mm, torch.ops.aten.addmm)
             costs.append(sum(counts.get(op, 0) for op in matmuls))
     assert costs[0] > 0 and len(set(costs[1:])) == 1
+    if kind == "updown":  # nothing of the image but what attention weighs
+        hidden, regions, words, inner, vocab = 20, 16, 12, 8, 23
+        per_row = 4 * hidden * (words + 2 * hidden) + 4 * hidden * (regions + 2 * hidden)
+        per_row += inner * hidden + inner * batch[kfg.ATT_FEATS].shape[1] + vocab * hidden
+        assert costs[-1] <= 2 * 6 * per_row
 
 
 @pytest.mark.parametrize("kind", ["updown", "transformer", "grid"])

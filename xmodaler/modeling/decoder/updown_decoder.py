@@ -7,22 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
-from xmodaler.functional import trees
 from xmodaler.utils.errors import UserError
 
 from ..attention import AdditiveAttention, build_attention
-from ..layers.caption_plan import Feedback, Staircase, first_of_each
-from ..layers.deferred import DeferredWeight
-from ..layers.few_rows import are_few, distinct, multiply, product
-from ..layers.grouping import queries_per_image
+from ..layers.caption_plan import Feedback, Staircase
+from ..layers.few_rows import are_few, multiply
+from ..layers.grouping import repeat_rows
 from ..layers.lstm import lstm_pointwise
 from ..layers.packing import pack_or_flatten, unpack_or_keep
 from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION
 from .build import DECODER_REGISTRY
 from .decoder import Decoder
-
-OWN, IMAGE, WORD = range(3)
-"""The inputs of LSTM1, in the order of the columns of its weight: h2, g and x."""
+from .updown_recurrence import shared_gates, unroll
 
 
 @DECODER_REGISTRY.register()
@@ -114,10 +110,15 @@ class UpDownDecoder(Decoder):
         return {kfg.P_ATT_FEATS: memory, **states, kfg.HISTORY_STATES: ids}
 
     def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        """IMAGE_GATES (B, 4H), what the global feature adds to the gates of LSTM1."""
+        """IMAGE_GATES (B, 4H), what the global feature adds to the gates of LSTM1.
+
+        Nothing while dropout changes that from step to step.
+        """
+        if self.training and self.dropout1.p > 0:
+            return {}
         _, w_g, _ = self.lstm1.weight_ih.split(self.input_widths, dim=1)
         bias = self.lstm1.bias_ih + self.lstm1.bias_hh
-        return {IMAGE_GATES: F.linear(self._global_feature(batched_inputs), w_g, bias)}
+        return {IMAGE_GATES: F.linear(self.global_feature(batched_inputs), w_g, bias)}
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """One step: G_TOKEN_EMBED (R, E) and two states (R, H) give two new states.
@@ -126,7 +127,7 @@ class UpDownDecoder(Decoder):
         """
         x = batched_inputs[kfg.G_TOKEN_EMBED]
         if are_few(x.shape[0], x) and IMAGE_GATES in batched_inputs and not self.training:
-            gates1, gates2, c1, c2 = self._shared_gates(batched_inputs)
+            gates1, gates2, c1, c2 = shared_gates(self, batched_inputs)
         else:
             gates1, gates2, c1, c2 = self._gates(batched_inputs)
         h1, c1 = lstm_pointwise(gates1, c1)
@@ -145,37 +146,18 @@ class UpDownDecoder(Decoder):
 
     def _gates(self, batched_inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The gates of LSTM1, what h2 adds to those of LSTM2, and the cells, for every row."""
-        x = batched_inputs[kfg.G_TOKEN_EMBED]
+        x, image_gates = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs.get(IMAGE_GATES)
         h1, h2 = batched_inputs[kfg.G_HIDDEN_STATES]
-        g = self._global_feature(batched_inputs)
-        groups = queries_per_image(x.shape[0], g.shape[0])
-        first = self.dropout1(torch.cat([h2, g.repeat_interleave(groups, dim=0), x], dim=-1))
-        gates1 = F.linear(first, self.lstm1.weight_ih, self.lstm1.bias_ih)
-        gates1 = gates1 + F.linear(h1, self.lstm1.weight_hh, self.lstm1.bias_hh)
+        if image_gates is None:
+            g = repeat_rows(self.global_feature(batched_inputs), x.shape[0])
+            first = self.dropout1(torch.cat([h2, g, x], dim=-1))
+            gates1 = F.linear(first, self.lstm1.weight_ih, self.lstm1.bias_ih)
+            gates1 = gates1 + F.linear(h1, self.lstm1.weight_hh, self.lstm1.bias_hh)
+        else:
+            w_h2, _, w_x = self.lstm1.weight_ih.split(self.input_widths, dim=1)
+            gates1 = repeat_rows(image_gates, x.shape[0]) + F.linear(h2, w_h2) + F.linear(x, w_x)
+            gates1 = gates1 + F.linear(h1, self.lstm1.weight_hh)
         gates2 = F.linear(h2, self.lstm2.weight_hh, self.lstm2.bias_ih + self.lstm2.bias_hh)
-        return gates1, gates2, *batched_inputs[kfg.G_CELL_STATES]
-
-    def _shared_gates(
-        self, batched_inputs: dict[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """As :meth:`_gates`, multiplying only what differs.
-
-        Hypotheses that continue the same one share its states, those that read the same word its
-        embedding, and all of an image the global feature.
-        """
-        w_h2, _, w_x = self.lstm1.weight_ih.split(self.input_widths, dim=1)
-        image_gates = batched_inputs[IMAGE_GATES]
-        row, place = distinct(batched_inputs[kfg.G_TOKENS_IDS])
-        words = product(batched_inputs[kfg.G_TOKEN_EMBED].index_select(0, row), w_x)
-        gates1 = words.index_select(0, place).unflatten(0, (image_gates.shape[0], -1))
-        gates1 = (gates1 + image_gates.unsqueeze(1)).flatten(0, 1)
-        bias2 = self.lstm2.bias_ih + self.lstm2.bias_hh
-        if batched_inputs[kfg.TIME_STEP] == 0:  # states are zero
-            return gates1, bias2.expand_as(gates1), None, None
-        row, place = distinct(batched_inputs[kfg.HISTORY_STATES])
-        h1, h2 = (h.index_select(0, row) for h in batched_inputs[kfg.G_HIDDEN_STATES])
-        gates1 += product(h1, self.lstm1.weight_hh, product(h2, w_h2)).index_select(0, place)
-        gates2 = product(h2, self.lstm2.weight_hh, bias2).index_select(0, place)
         return gates1, gates2, *batched_inputs[kfg.G_CELL_STATES]
 
     def unroll(
@@ -185,58 +167,10 @@ class UpDownDecoder(Decoder):
         batched_inputs: dict[str, Any],
         feedback: Feedback | None = None,
     ) -> Tensor:
-        """All steps of given sentences; equal to :meth:`forward` step by step.
+        """All steps of given sentences at once; see :func:`~.updown_recurrence.unroll`."""
+        return unroll(self, x, stairs, batched_inputs, feedback)
 
-        What words and image contribute to the gates of LSTM1 is computed for all steps at once,
-        and so are the gradients of the recurrent weights.
-
-        Args:
-            x: (n, E), the input word of every position of ``stairs``.
-            stairs: Which captions are computed at which step.
-            batched_inputs: Holds GLOBAL_FEATS (B, D) and P_ATT_FEATS.
-            feedback: Called before every step but the first with its number and h2 of its rows;
-                returns rows whose input words are replaced and the new words (k, E), or None.
-
-        Returns:
-            (n, H), h2 of every position.
-        """
-        order = stairs.image_order.to(x.device)
-        memory = trees.reorder(batched_inputs[kfg.P_ATT_FEATS], order)
-        g = self._global_feature(batched_inputs).index_select(0, order)
-        from_first = DeferredWeight(self.lstm1.weight_ih, self.input_widths)
-        from_h1 = DeferredWeight(self.lstm1.weight_hh)
-        from_second = DeferredWeight(self.lstm2.weight_ih)
-        from_h2 = DeferredWeight(self.lstm2.weight_hh)
-        words = stairs.split(from_first.linear(self.dropout1(x), block=WORD))
-        images = self._image_gates(g, from_first, stairs)
-        bias2 = self.lstm2.bias_ih + self.lstm2.bias_hh
-        outputs: list[Tensor] = []
-        state: tuple[Tensor, ...] = ()
-        for t, step in enumerate(stairs.steps):
-            gates = words[t]
-            if t > 0:
-                h1, c1, h2, c2 = (first_of_each(s, stairs.steps[t - 1], step) for s in state)
-                replaced = feedback(t, h2) if feedback is not None else None
-                if replaced is not None:
-                    rows, new = replaced
-                    new = from_first.linear(self.dropout1(new), block=WORD)
-                    gates = gates.index_copy(0, rows, new)
-            gates = (gates.unflatten(0, step) + images[t]).flatten(0, 1)
-            if t > 0:
-                gates = from_first.linear(self.dropout1(h2), from_h1.linear(h1, gates), OWN)
-            h1, c1 = lstm_pointwise(gates, c1 if t > 0 else None)
-            here = trees.map_tensors(lambda m, count=step[0]: m[:count], memory)
-            attended, _ = self.att(h1, here)
-            second = self.dropout2(torch.cat([attended, h1], dim=-1))
-            gates = from_second.linear(second, bias2)
-            if t > 0:
-                gates = from_h2.linear(h2, gates)
-            h2, c2 = lstm_pointwise(gates, c2 if t > 0 else None)
-            state = (h1, c1, h2, c2)
-            outputs.append(h2)
-        return torch.cat(outputs)
-
-    def _global_feature(self, batched_inputs: dict[str, Any]) -> Tensor:
+    def global_feature(self, batched_inputs: dict[str, Any]) -> Tensor:
         """GLOBAL_FEATS as (B, D)."""
         g = batched_inputs.get(kfg.GLOBAL_FEATS)
         if g is None or g.flatten(1).shape[1] != self.input_widths[1]:
@@ -246,16 +180,3 @@ class UpDownDecoder(Decoder):
                 f"{self.input_widths[1]} (MODEL.VISUAL_EMBED.OUT_DIM), as UpDownEncoder gives it"
             )
         return g.flatten(1)
-
-    def _image_gates(
-        self, g: Tensor, from_first: DeferredWeight, stairs: Staircase
-    ) -> list[Tensor]:
-        """What sorted images (B, D) add to the gates of LSTM1, per step (b, 1 or groups, 4H)."""
-        bias = self.lstm1.bias_ih + self.lstm1.bias_hh
-        if self.training and self.dropout1.p > 0:
-            # Every caption drops other elements at every step, so nothing can be shared.
-            each = torch.cat([g[:b].repeat_interleave(count, dim=0) for b, count in stairs.steps])
-            gates = stairs.split(from_first.linear(self.dropout1(each), bias, IMAGE))
-            return [part.unflatten(0, step) for part, step in zip(gates, stairs.steps, strict=True)]
-        gates = from_first.linear(g, bias, IMAGE).unsqueeze(1)
-        return [gates[:b] for b, _ in stairs.steps]

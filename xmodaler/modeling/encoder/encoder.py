@@ -13,6 +13,8 @@ from .build import ENCODER_REGISTRY
 class Encoder(nn.Module):
     """Produces nothing: the decoder reads the embedded features."""
 
+    accepts_packing = True
+
     @configurable
     def __init__(self) -> None:
         super().__init__()

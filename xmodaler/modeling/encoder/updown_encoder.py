@@ -16,6 +16,8 @@ class UpDownEncoder(nn.Module):
     A global feature that the batch brings along is kept. An image without regions gets zeros.
     """
 
+    accepts_packing = True
+
     @configurable
     def __init__(self) -> None:
         super().__init__()

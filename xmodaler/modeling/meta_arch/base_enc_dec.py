@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional import trees
-from xmodaler.losses import SCORED_ROWS, ScoredRows
 from xmodaler.utils.errors import UserError
 
 from ..attention import add_attention_config
@@ -18,7 +17,7 @@ from ..embedding import add_embedding_config, build_token_embed, build_visual_em
 from ..encoder import add_encoder_config, build_encoder
 from ..layers.caption_plan import CaptionPlan
 from ..layers.few_rows import StepWeights, are_few
-from ..layers.grouping import queries_per_image, repeat_rows
+from ..layers.grouping import queries_per_image
 from ..layers.masking import as_bool
 from ..layers.packing import worth_packing
 from ..predictor import add_predictor_config, build_predictor
@@ -27,11 +26,10 @@ from ..stage_keys import (
     ATTENTION_WEIGHTS,
     CAPTION_PLAN,
     DECODER_CACHE,
-    INTERNAL,
     STEP_WEIGHTS,
 )
+from .batches import Batch, per_image, repeat_images, row_keys
 
-Batch = dict[str, Any]
 State = dict[str, Any]
 
 
@@ -207,7 +205,7 @@ class BaseEncoderDecoder(nn.Module, ABC):
         batch.update(prepared)
         if hasattr(self.decoder, "prepare_steps"):
             batch.update(self.decoder.prepare_steps(batch))
-        memory = _per_image(batch, images)
+        memory = per_image(batch, images)
         state = {"memory": memory, "rows": rows, "time": 0, "outputs": encoded}
         return {**state, "weights": self._step_weights(batch[kfg.ATT_FEATS])}
 
@@ -243,7 +241,7 @@ class BaseEncoderDecoder(nn.Module, ABC):
     def _step(self, batch: Batch) -> None:
         """One decoding step; updates ``batch``, which is the model's own."""
         if not getattr(self.decoder, "folds_queries", False):
-            _repeat_images(batch, batch[kfg.G_TOKENS_IDS].shape[0])
+            repeat_images(batch, batch[kfg.G_TOKENS_IDS].shape[0])
         batch.update(self.token_embed(batch))
         if self.encoder is not None:
             batch.update(self.encoder(batch, mode="t"))
@@ -265,7 +263,9 @@ class BaseEncoderDecoder(nn.Module, ABC):
         for key in (kfg.ATT_MASKS, kfg.TOKENS_MASKS):
             if key in batch:
                 batch[key] = as_bool(batch[key])
-        if skip_padding and kfg.ATT_MASKS in batch and _accepts_packing(self):
+        packable = (self.visual_embed, self.encoder or self.visual_embed)
+        accepted = all(getattr(part, "accepts_packing", False) for part in packable)
+        if skip_padding and accepted and kfg.ATT_MASKS in batch:
             packing = worth_packing(batch[kfg.ATT_MASKS])
             if packing is not None:
                 batch[ATT_PACKING] = packing
@@ -298,73 +298,4 @@ class BaseEncoderDecoder(nn.Module, ABC):
             raise UserError(
                 f"{kfg.ATT_MASKS} has shape {tuple(masks.shape)} but {kfg.ATT_FEATS} has "
                 f"{tuple(feats.shape)}; the first two dimensions must agree"
-            )
-
-
-def without_internal(batch: Batch) -> Batch:
-    """The batch without what stages tell each other."""
-    return {key: value for key, value in batch.items() if key not in INTERNAL}
-
-
-def placed_logits(logits: Tensor, positions: Tensor, batch: Batch, scored: bool) -> Batch:
-    """Logits of some positions among zeros.
-
-    Args:
-        logits: (k, V).
-        positions: (k,) int64 on the CPU, ``row * L + column``.
-        batch: Holds G_TOKENS_IDS (R, L).
-        scored: Whether these are exactly the positions with a target.
-
-    Returns:
-        G_LOGITS (R, L, V), and the scored rows for losses.
-    """
-    shape = batch[kfg.G_TOKENS_IDS].shape
-    positions = positions.to(logits.device)
-    whole = logits.new_zeros(shape.numel(), logits.shape[-1])
-    whole = whole.index_copy_(0, positions, logits).unflatten(0, shape)
-    if not scored:
-        return {kfg.G_LOGITS: whole}
-    targets = batch[kfg.G_TARGET_IDS]
-    rows = ScoredRows(whole, targets, logits, targets.flatten().index_select(0, positions))
-    return {kfg.G_LOGITS: whole, SCORED_ROWS: rows}
-
-
-def row_keys(decoder: nn.Module) -> tuple[str, ...]:
-    keys = (kfg.G_HIDDEN_STATES, kfg.G_CELL_STATES, kfg.HISTORY_STATES)
-    return getattr(decoder, "row_keys", keys)
-
-
-def _per_image(batch: Batch, images: int) -> Batch:
-    """What later steps may need: trees whose tensors all have one row per image, and flags."""
-    spent = (kfg.IMAGES, kfg.IDS, kfg.G_TOKENS_IDS, kfg.G_TARGET_IDS, kfg.TOKENS_MASKS, ATT_PACKING)
-    return {
-        key: value
-        for key, value in batch.items()
-        if key not in spent
-        and all(x.dim() > 0 and x.shape[0] == images for x in trees.tensors(value))
-    }
-
-
-def _accepts_packing(model: BaseEncoderDecoder) -> bool:
-    return getattr(model.visual_embed, "accepts_packing", False)
-
-
-def _repeat_images(batch: Batch, rows: int) -> None:
-    """Give every query its own copy of the per-image tensors, for decoders that do not fold."""
-    images = batch[kfg.ATT_FEATS].shape[0]
-    if queries_per_image(rows, images) == 1:
-        return
-    per_image = (
-        kfg.ATT_FEATS,
-        kfg.ATT_MASKS,
-        kfg.EXT_ATT_MASKS,
-        kfg.GLOBAL_FEATS,
-        kfg.P_ATT_FEATS,
-        kfg.ATTRIBUTE,
-        kfg.G_TOKENS_TYPE,
-    )
-    for key in per_image:
-        if key in batch:
-            batch[key] = trees.map_tensors(
-                lambda x: repeat_rows(x, rows) if x.shape[0] == images else x, batch[key]
             )

@@ -11,7 +11,8 @@ from ..layers.grouping import queries_per_image
 from ..layers.masking import additive, compute_dtype
 from ..layers.scheduled_sampling import choose_positions, draw_words, sampling_probability
 from ..stage_keys import SPARSE_GRADIENT
-from .base_enc_dec import BaseEncoderDecoder, Batch, placed_logits, row_keys, without_internal
+from .base_enc_dec import BaseEncoderDecoder
+from .batches import Batch, placed_logits, row_keys, without_internal
 from .build import META_ARCH_REGISTRY
 
 

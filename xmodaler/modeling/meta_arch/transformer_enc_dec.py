@@ -14,7 +14,8 @@ from ..layers.packing import worth_packing
 from ..layers.scheduled_sampling import choose_positions, draw_words, sampling_probability
 from ..predictor import build_v_predictor
 from ..stage_keys import G_PACKING
-from .base_enc_dec import BaseEncoderDecoder, Batch, placed_logits, without_internal
+from .base_enc_dec import BaseEncoderDecoder
+from .batches import Batch, placed_logits, without_internal
 from .build import META_ARCH_REGISTRY
 
 
