@@ -2,12 +2,14 @@
 
 from .base_enc_dec import BaseEncoderDecoder
 from .build import META_ARCH_REGISTRY, add_config, build_model, resolve_device
+from .ensemble import Ensemble
 from .rnn_att_enc_dec import RnnAttEncoderDecoder
 from .transformer_enc_dec import TransformerEncoderDecoder
 
 __all__ = [
     "META_ARCH_REGISTRY",
     "BaseEncoderDecoder",
+    "Ensemble",
     "RnnAttEncoderDecoder",
     "TransformerEncoderDecoder",
     "add_config",
