@@ -19,6 +19,18 @@ from torch import Tensor
 from xmodaler.config import CfgNode, get_cfg, kfg
 
 HERE = Path(__file__).resolve().parent
+# What has a row for every caption also in a batch with visual tensors once per image.
+PER_CAPTION = {
+    kfg.SS_PROB,
+    kfg.G_TOKENS_IDS,
+    kfg.G_TARGET_IDS,
+    kfg.G_TOKENS_TYPE,
+    kfg.TOKENS_MASKS,
+    kfg.SEMANTICS_IDS,
+    kfg.SEMANTICS_MASK,
+    kfg.SEMANTICS_LABELS,
+    kfg.SEMANTICS_MISS_LABELS,
+}
 
 
 def parity_root() -> Path:
@@ -30,27 +42,6 @@ def parity_root() -> Path:
     return beside if beside.is_dir() else HERE / "data"
 
 
-def _registered(folder: Path) -> bool:
-    """Whether every class that the config of a fixture names exists here."""
-    import xmodaler.modeling  # noqa: F401  (fills the registries)
-    from xmodaler.modeling.decoder import DECODER_REGISTRY
-    from xmodaler.modeling.embedding import EMBEDDING_REGISTRY
-    from xmodaler.modeling.encoder import ENCODER_REGISTRY
-    from xmodaler.modeling.meta_arch import META_ARCH_REGISTRY
-    from xmodaler.modeling.predictor import PREDICTOR_REGISTRY
-
-    model = get_cfg().load_from_file_tmp(str(folder / "config.yaml")).MODEL
-    named = (
-        (META_ARCH_REGISTRY, model.META_ARCHITECTURE),
-        (ENCODER_REGISTRY, model.ENCODER),
-        (DECODER_REGISTRY, model.DECODER),
-        (PREDICTOR_REGISTRY, model.PREDICTOR),
-        (EMBEDDING_REGISTRY, model.TOKEN_EMBED.NAME),
-        (EMBEDDING_REGISTRY, model.VISUAL_EMBED.NAME),
-    )
-    return all(not name or name in registry for registry, name in named)
-
-
 def captioning_root() -> Path:
     """Where the captioner fixtures are: ``captioning/`` of the folder, or the folder itself."""
     root = parity_root()
@@ -58,9 +49,8 @@ def captioning_root() -> Path:
 
 
 def captioner_folders() -> list[Path]:
-    """Every captioner fixture whose classes are registered."""
-    configs = sorted(captioning_root().glob("*/config.yaml"))
-    return [path.parent for path in configs if _registered(path.parent)]
+    """Every captioner fixture."""
+    return [path.parent for path in sorted(captioning_root().glob("*/config.yaml"))]
 
 
 @dataclass
@@ -100,12 +90,13 @@ class Fixture:
         return len(ids) // len(dict.fromkeys(ids))
 
     def once_per_image(self, stage: str = "train") -> dict[str, Any]:
-        """The batch with visual tensors once per image instead of once per caption."""
+        """The batch with visual tensors once per image instead of once per caption.
+
+        Semantic words stay one row per caption, for each caption of an image got its own noise.
+        """
         batch, repeats = self.inputs(stage), self.captions_per_image()
-        text = {kfg.G_TOKENS_IDS, kfg.G_TARGET_IDS, kfg.G_TOKENS_TYPE, kfg.TOKENS_MASKS}
         return {
-            key: value[::repeats] if key not in text and key != kfg.SS_PROB else value
-            for key, value in batch.items()
+            key: value if key in PER_CAPTION else value[::repeats] for key, value in batch.items()
         }
 
 

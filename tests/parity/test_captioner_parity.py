@@ -1,6 +1,7 @@
 """Every captioner reproduces the reference's logits, losses, gradients and parameter names."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ import torch
 from xmodaler.config import get_cfg, kfg
 from xmodaler.losses import CrossEntropy, LabelSmoothing, build_losses
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
+MASKS = (kfg.ATT_MASKS, kfg.TOKENS_MASKS, kfg.SEMANTICS_MASK)
 
 
 def batches(fixture):
@@ -51,8 +54,29 @@ def test_losses(captioner):
             if expected is not None:
                 (value,) = loss(outputs).values()
                 torch.testing.assert_close(value, expected, **TOLERANCE)
-        total = sum(v for loss in build_losses(captioner.cfg) for v in loss(outputs).values())
+        recipe = recipe_losses(captioner, outputs)
+        for name, value in recipe.items():
+            if f"loss/{name}" in captioner.expected:
+                torch.testing.assert_close(value, captioner.expected[f"loss/{name}"], **TOLERANCE)
+        total = sum(recipe.values())
         torch.testing.assert_close(total, captioner.expected["loss/recipe_total"], **TOLERANCE)
+
+
+def recipe_losses(captioner, outputs):
+    """The named values of every loss of the config."""
+    return {
+        name: value for loss in build_losses(captioner.cfg) for name, value in loss(outputs).items()
+    }
+
+
+def test_every_recorded_loss_of_the_recipe_is_computed(captioner):
+    teacher_forced = {"CrossEntropy", "LabelSmoothing", "recipe_total"}
+    recorded = {
+        name.removeprefix("loss/") for name in captioner.expected if name.startswith("loss/")
+    }
+    with torch.no_grad():
+        outputs = captioner.model(captioner.inputs("train"))
+    assert recorded - teacher_forced <= recipe_losses(captioner, outputs).keys()
 
 
 def test_gradient_norms(captioner):
@@ -60,29 +84,53 @@ def test_gradient_norms(captioner):
         captioner.model.zero_grad()
         (loss,) = CrossEntropy()(captioner.model(batch)).values()
         loss.backward()
-        for name, parameter in captioner.model.named_parameters():
-            expected = captioner.expected[f"gradnorm_ce/{name}"].item()
-            if expected < 0:
-                assert parameter.grad is None, name
-                continue
-            norm = 0.0 if parameter.grad is None else parameter.grad.norm().item()
-            if max(norm, expected) < 1e-6:  # rounding noise of a zero gradient
-                continue
-            assert norm == pytest.approx(expected, rel=1e-3, abs=1e-6), name
+        check_gradients(captioner, "gradnorm_ce")
+
+
+def test_gradient_norms_of_the_recipe(captioner):
+    if not any(name.startswith("gradnorm_recipe/") for name in captioner.expected):
+        return  # its recipe is the cross-entropy
+    for batch in batches(captioner):
+        captioner.model.zero_grad()
+        sum(recipe_losses(captioner, captioner.model(batch)).values()).backward()
+        check_gradients(captioner, "gradnorm_recipe")
+
+
+def check_gradients(captioner, prefix):
+    """Compare the norm of every parameter's gradient with the recorded one."""
+    for name, parameter in captioner.model.named_parameters():
+        expected = captioner.expected[f"{prefix}/{name}"].item()
+        norm = 0.0 if parameter.grad is None else parameter.grad.norm().item()
+        if expected < 0:
+            assert norm == 0, f"{name} is not used by this loss"
+            continue
+        if max(norm, expected) < 1e-6:  # rounding noise of a zero gradient
+            continue
+        assert norm == pytest.approx(expected, rel=1e-3, abs=1e-6), name
 
 
 def test_encoder_outputs(captioner):
+    semantic = (kfg.SEMANTICS_PRED, kfg.SEMANTICS_POS_PRED)
     expected = {
-        key.split("/", 1)[1]: value
-        for key, value in captioner.expected.items()
-        if key.startswith("enc/")
+        name.removeprefix("enc/"): value
+        for name, value in captioner.expected.items()
+        if name.startswith("enc/") or name in semantic
     }
+    for batch in batches(captioner):
+        with torch.no_grad():
+            outputs = captioner.model(batch)
+        for key, value in expected.items():
+            repeats = len(value) // len(outputs[key])
+            torch.testing.assert_close(outputs[key], value[::repeats], **TOLERANCE)
+
+
+def test_masks_may_be_boolean(captioner):
+    batch = captioner.inputs("train")
+    masks = {key: value.bool() for key, value in batch.items() if key in MASKS}
     with torch.no_grad():
-        outputs = captioner.model(captioner.inputs("train"))
-        once = captioner.model(captioner.once_per_image())
-    for key, value in expected.items():
-        torch.testing.assert_close(outputs[key], value, **TOLERANCE)
-        torch.testing.assert_close(once[key], value[:: captioner.captions_per_image()], **TOLERANCE)
+        expected = captioner.model(batch)[kfg.G_LOGITS]
+        logits = captioner.model({**batch, **masks})[kfg.G_LOGITS]
+    torch.testing.assert_close(logits, expected, atol=0, rtol=0)
 
 
 def test_full_size_names_and_shapes(captioner):
@@ -105,32 +153,64 @@ def test_full_size_names_and_shapes(captioner):
             assert str(state[name].dtype) == f"torch.{entry['dtype']}", name
 
 
-def full_size(cfg, released):
-    """The fixture's config with the sizes that the released shapes imply."""
+def test_shipped_configs_have_the_released_names_and_shapes(captioner):
+    """Every config of this repository builds the released model of the same path."""
+    from xmodaler.config import load_config
+    from xmodaler.modeling import add_config, build_model
+
+    for config, released in json.loads((captioner.folder / "keys_full.json").read_text()).items():
+        cfg = load_config(str(REPOSITORY / config), ("MODEL.DEVICE", "meta"), add_config)
+        with torch.device("meta"):
+            model = build_model(cfg)
+        shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+        assert shapes == {name: entry["shape"] for name, entry in released.items()}, config
+
+
+def full_size(fixture_cfg, released):
+    """A config of the fixture's parts with the sizes that the released shapes imply.
+
+    What a part adds to the config has the released sizes by default; the sizes of the base config
+    are read from the shapes.
+    """
+    from xmodaler.modeling import add_config
+
     shape = {name: entry["shape"] for name, entry in released.items()}
-    model = cfg.clone().MODEL
-    root = cfg.clone()
-    root.MODEL = model
+    root = get_cfg()
+    add_config(root, fixture_cfg)
+    copy_settings(fixture_cfg, root)
+    model = root.MODEL
     model.DEVICE = "meta"
     model.VOCAB_SIZE, model.TOKEN_EMBED.DIM = shape["token_embed.embeddings.weight"]
     model.DECODER_DIM = shape["predictor.logits.weight"][1]
-    embed = shape.get("visual_embed.embeddings.weight")
-    if embed is not None:
-        model.VISUAL_EMBED.OUT_DIM, model.VISUAL_EMBED.IN_DIM = embed
+    for name in ("weight", "weight_v"):
+        embed = shape.get(f"visual_embed.embeddings.{name}")
+        if embed is not None:
+            model.VISUAL_EMBED.OUT_DIM, model.VISUAL_EMBED.IN_DIM = embed
+    if (
+        model.VISUAL_EMBED.NAME == "VisualIdentityEmbedding"
+        and "decoder.p_att_feats.weight" in shape
+    ):
+        model.VISUAL_EMBED.OUT_DIM = shape["decoder.p_att_feats.weight"][1]
     if "token_embed.embeddings_pos.pe" in shape:
         model.TOKEN_EMBED.POSITION_MAX_LEN = shape["token_embed.embeddings_pos.pe"][1]
     if "visual_embed.embeddings_pos" in shape:
         root.DATALOADER.MAX_FEAT_NUM = shape["visual_embed.embeddings_pos"][1]
         model.VISUAL_EMBED.G_IN_DIM = shape["visual_embed.g_embeddings.weight"][1]
-    if "UPDOWN" in model:
-        model.UPDOWN.ATT_EMBED_SIZE = shape["decoder.att.w_h.weight"][0]
-    heads = [name for name in shape if name.endswith("intermediate.dense.weight")]
-    if heads:
-        model.BERT.INTERMEDIATE_SIZE, model.BERT.HIDDEN_SIZE = shape[heads[0]]
-        model.BERT.NUM_ATTENTION_HEADS = get_cfg().MODEL.BERT.NUM_ATTENTION_HEADS
+    if "encoder.layers.0.intermediate.dense.weight" in shape:
+        inner, width = shape["encoder.layers.0.intermediate.dense.weight"]
+        model.BERT.INTERMEDIATE_SIZE, model.BERT.HIDDEN_SIZE = inner, width
         model.BERT.NUM_HIDDEN_LAYERS = count_layers(shape, "encoder.layers.")
         model.BERT.NUM_GENERATION_LAYERS = count_layers(shape, "decoder.g_layers.")
     return root
+
+
+def copy_settings(source, target):
+    """Copy what is no number: names of parts, activations, switches."""
+    for key, value in source.items():
+        if isinstance(value, dict):
+            copy_settings(value, target[key])
+        elif isinstance(value, (str, bool)):
+            target[key] = value
 
 
 def count_layers(names, prefix):
