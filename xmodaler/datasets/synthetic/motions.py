@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from xmodaler.datasets.synthetic.chance import RandomChooser, generator
 from xmodaler.datasets.synthetic.concepts import MOTIONS, RING_HOLE
@@ -68,6 +69,11 @@ def sample_motions(scene: Scene, seed: int, split: str, index: int) -> Motions:
         motions[members] = motion
         taken[members] = _whole_way(shapes, motion)
     return motions
+
+
+def motions_to_json(motions: Motions) -> list[dict[str, Any]]:
+    """Plain data with a fixed order of keys."""
+    return [{"members": list(members), **asdict(motion)} for members, motion in motions.items()]
 
 
 def move_scene(scene: Scene, motions: Motions, time: float, frame: int) -> Scene:

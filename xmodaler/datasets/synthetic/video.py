@@ -9,7 +9,12 @@ import numpy as np
 from PIL import Image
 
 from xmodaler.datasets.synthetic.captions import CAPTIONS_PER_SCENE
-from xmodaler.datasets.synthetic.chance import Chooser, RandomChooser, generator
+from xmodaler.datasets.synthetic.chance import (
+    Chooser,
+    RandomChooser,
+    UsualChooser,
+    generator,
+)
 from xmodaler.datasets.synthetic.language import ENGLISH, Language
 from xmodaler.datasets.synthetic.motions import Motions, move_scene
 from xmodaler.datasets.synthetic.plans import Mention, Plan
@@ -59,6 +64,12 @@ def sample_video_captions(
     chooser = RandomChooser(generator(seed, split, index, "video_captions"))
     plans = [_video_plan(scene, motions, chooser) for _ in range(count)]
     return [(plan, language.video_sentence(plan, chooser)) for plan in plans]
+
+
+def oracle_video_caption(scene: Scene, motions: Motions, language: Language = ENGLISH) -> str:
+    """What the grammar says most often of a video."""
+    chooser = UsualChooser()
+    return language.video_sentence(_video_plan(scene, motions, chooser), chooser)
 
 
 def _video_plan(scene: Scene, motions: Motions, chooser: Chooser) -> Plan:

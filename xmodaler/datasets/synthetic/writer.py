@@ -18,16 +18,18 @@ from xmodaler.datasets.synthetic.concepts import KINDS, RELATIONS, SPLITS
 from xmodaler.datasets.synthetic.features import ATTRIBUTES, attribute_scores, region_features
 from xmodaler.datasets.synthetic.folder import MARKER, replaced_folder
 from xmodaler.datasets.synthetic.language import ENGLISH
-from xmodaler.datasets.synthetic.motions import sample_motions
+from xmodaler.datasets.synthetic.motions import motions_to_json, sample_motions
 from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.sampling import sample_scene
 from xmodaler.datasets.synthetic.scene import Scene, dump_line
 from xmodaler.datasets.synthetic.video import (
     FRAME_MILLISECONDS,
     encode_video,
+    oracle_video_caption,
     render_video,
     sample_video_captions,
 )
+from xmodaler.datasets.synthetic.video_features import frame_features
 from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
 
@@ -181,7 +183,8 @@ def _write_videos(
     folder: Path, split: str, count: int, seed: int, side: int, progress: bool
 ) -> None:
     (folder / "videos" / split).mkdir(parents=True, exist_ok=True)
-    videos, captions = [], []
+    (folder / "video_features").mkdir(exist_ok=True)
+    videos, captions, scenes = [], [], []
     for index in _counted(count, f"{split} videos", progress):
         video_id = FIRST_ID[split] + FIRST_VIDEO + index
         scene = sample_scene(seed, split, FIRST_VIDEO + index)
@@ -190,6 +193,12 @@ def _write_videos(
         frames = render_video(scene, motions, side, rng)
         name = f"{split}/{video_id}.png"
         (folder / "videos" / name).write_bytes(encode_video(frames))
+        rng = generator(seed, split, FIRST_VIDEO + index, "features")
+        features = frame_features(scene, motions, len(frames), rng)
+        (folder / "video_features" / f"{video_id}.npy").write_bytes(_npy(features))
+        truth = {**scene.to_json(), "motions": motions_to_json(motions)}
+        oracle = oracle_video_caption(scene, motions)
+        scenes.append({"image_id": video_id, "oracle": oracle, **truth})
         record = _image_record(video_id, name, side)
         videos.append({**record, "frames": len(frames), "fps": round(1000 / FRAME_MILLISECONDS, 2)})
         for number, (_, text) in enumerate(
@@ -200,6 +209,8 @@ def _write_videos(
         folder / f"video_captions_{split}.json",
         {"info": {}, "licenses": [], "images": videos, "annotations": captions},
     )
+    lines = "".join(dump_line(scene) + "\n" for scene in scenes)
+    _write_text(folder / f"video_scenes_{split}.jsonl", lines)
 
 
 def _write_vocabulary(folder: Path, with_videos: bool) -> None:
@@ -244,7 +255,11 @@ def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), content.getvalue())
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), _npy(array))
     path.write_bytes(buffer.getvalue())
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+    return content.getvalue()
