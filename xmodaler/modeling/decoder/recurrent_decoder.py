@@ -31,8 +31,10 @@ class RecurrentDecoder(Decoder):
     needs_attention = True
     """Whether an empty ``MODEL.ATTENTION`` is a mistake."""
 
-    att: nn.Module | None = None
-    p_att_feats: nn.Module | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.att: nn.Module | None = None
+        self.p_att_feats: nn.Module | None = None
 
     @classmethod
     def attention_from_config(
