@@ -8,6 +8,7 @@ from .mplstm_decoder import MPLSTMDecoder
 from .recurrent_decoder import RecurrentDecoder
 from .salstm_decoder import SALSTMDecoder
 from .single_cell_decoder import SingleCellDecoder
+from .meshed_decoder import MeshedDecoder
 from .transformer_decoder import TransformerDecoder
 from .updown_decoder import UpDownDecoder
 
@@ -15,6 +16,7 @@ __all__ = [
     "DECODER_REGISTRY",
     "AttributeDecoder",
     "Decoder",
+    "MeshedDecoder",
     "GRUDecoder",
     "MPLSTMDecoder",
     "RecurrentDecoder",

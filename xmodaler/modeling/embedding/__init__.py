@@ -7,6 +7,7 @@ from .build import (
     build_token_embed,
     build_visual_embed,
 )
+from .meshed_memory_embed import MeshedMemoryVisualEmbedding
 from .timm_embed import TimmEmbedding
 from .token_embed import TokenBaseEmbedding
 from .visual_embed import VisualBaseEmbedding, VisualIdentityEmbedding
@@ -14,6 +15,7 @@ from .visual_grid_embed import VisualGridEmbedding
 
 __all__ = [
     "EMBEDDING_REGISTRY",
+    "MeshedMemoryVisualEmbedding",
     "TimmEmbedding",
     "TokenBaseEmbedding",
     "VisualBaseEmbedding",

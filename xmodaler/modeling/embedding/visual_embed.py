@@ -64,6 +64,9 @@ class VisualBaseEmbedding(nn.Module):
 
     accepts_packing = True
 
+    finishing = ("embeddings_act", "embeddings_norm", "embeddings_dropout")
+    """What follows the Linear, in this order."""
+
     @configurable
     def __init__(
         self,
@@ -98,7 +101,8 @@ class VisualBaseEmbedding(nn.Module):
         if self.embeddings_pos is not None and kfg.ATT_FEATS_LOC in batched_inputs:
             boxes = pack_or_flatten(batched_inputs[kfg.ATT_FEATS_LOC], packing)
             x = x + self.embeddings_pos(boxes.to(x.dtype))
-        for layer in (self.embeddings_act, self.embeddings_norm, self.embeddings_dropout):
+        for name in self.finishing:
+            layer = getattr(self, name)
             if layer is not None:
                 x = layer(x)
         return {kfg.ATT_FEATS: unpack_or_keep(x, packing)}

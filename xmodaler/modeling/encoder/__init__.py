@@ -3,6 +3,7 @@
 from .build import ENCODER_REGISTRY, add_encoder_config, build_encoder
 from .encoder import Encoder
 from .gtransformer_encoder import GTransformerEncoder
+from .memory_augmented_encoder import MemoryAugmentedEncoder
 from .transformer_encoder import TransformerEncoder
 from .updown_encoder import UpDownEncoder
 
@@ -10,6 +11,7 @@ __all__ = [
     "ENCODER_REGISTRY",
     "Encoder",
     "GTransformerEncoder",
+    "MemoryAugmentedEncoder",
     "TransformerEncoder",
     "UpDownEncoder",
     "add_encoder_config",
