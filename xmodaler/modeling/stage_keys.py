@@ -18,6 +18,9 @@ ATTENTION_WEIGHTS = "_ATTENTION_WEIGHTS"
 IMAGE_GATES = "_IMAGE_GATES"
 """What the global feature adds to the gates of a recurrent decoder at every step, (B, 4H)."""
 
+CONV_KERNELS = "_CONV_KERNELS"
+"""Kernels of a convolutional decoder in the form that its steps use, a StepKernels."""
+
 STEP_WEIGHTS = "_STEP_WEIGHTS"
 """Copies of weights for the steps of one decoded batch, a StepWeights."""
 

@@ -2,26 +2,30 @@
 
 from .attribute_decoder import AttributeDecoder
 from .build import DECODER_REGISTRY, add_decoder_config, build_decoder
+from .causal_conv_decoder import CausalConvDecoder
 from .decoder import Decoder
 from .gru_decoder import GRUDecoder
+from .meshed_decoder import MeshedDecoder
 from .mplstm_decoder import MPLSTMDecoder
 from .recurrent_decoder import RecurrentDecoder
 from .salstm_decoder import SALSTMDecoder
 from .single_cell_decoder import SingleCellDecoder
-from .meshed_decoder import MeshedDecoder
+from .tdconved_decoder import TDConvEDDecoder
 from .transformer_decoder import TransformerDecoder
 from .updown_decoder import UpDownDecoder
 
 __all__ = [
     "DECODER_REGISTRY",
     "AttributeDecoder",
+    "CausalConvDecoder",
     "Decoder",
-    "MeshedDecoder",
     "GRUDecoder",
     "MPLSTMDecoder",
+    "MeshedDecoder",
     "RecurrentDecoder",
     "SALSTMDecoder",
     "SingleCellDecoder",
+    "TDConvEDDecoder",
     "TransformerDecoder",
     "UpDownDecoder",
     "add_decoder_config",

@@ -8,6 +8,7 @@ from .build import (
     build_visual_embed,
 )
 from .meshed_memory_embed import MeshedMemoryVisualEmbedding
+from .tdconved_visual_embed import TDConvEDVisualBaseEmbedding
 from .timm_embed import TimmEmbedding
 from .token_embed import TokenBaseEmbedding
 from .visual_embed import VisualBaseEmbedding, VisualIdentityEmbedding
@@ -16,6 +17,7 @@ from .visual_grid_embed import VisualGridEmbedding
 __all__ = [
     "EMBEDDING_REGISTRY",
     "MeshedMemoryVisualEmbedding",
+    "TDConvEDVisualBaseEmbedding",
     "TimmEmbedding",
     "TokenBaseEmbedding",
     "VisualBaseEmbedding",

@@ -4,6 +4,7 @@ from .build import ENCODER_REGISTRY, add_encoder_config, build_encoder
 from .encoder import Encoder
 from .gtransformer_encoder import GTransformerEncoder
 from .memory_augmented_encoder import MemoryAugmentedEncoder
+from .tdconved_encoder import TDConvEDEncoder
 from .transformer_encoder import TransformerEncoder
 from .updown_encoder import UpDownEncoder
 
@@ -12,6 +13,7 @@ __all__ = [
     "Encoder",
     "GTransformerEncoder",
     "MemoryAugmentedEncoder",
+    "TDConvEDEncoder",
     "TransformerEncoder",
     "UpDownEncoder",
     "add_encoder_config",
