@@ -19,10 +19,12 @@ from .func_feats import (
     pad_tensor,
     random_region,
 )
+from .func_graph import SPATIAL_RELATIONS, spatial_relations
 from .func_io import load_vocab, read_lines, read_lines_set, read_np, read_np_bbox
 from .trees import map_tensors, reorder, to_device
 
 __all__ = [
+    "SPATIAL_RELATIONS",
     "boxes_to_locfeats",
     "caption_to_mask_tokens",
     "clip_t_inputs",
@@ -45,5 +47,6 @@ __all__ = [
     "read_np",
     "read_np_bbox",
     "reorder",
+    "spatial_relations",
     "to_device",
 ]

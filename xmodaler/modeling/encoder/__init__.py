@@ -1,19 +1,29 @@
 """Encoders: relations within a picture (or a text)."""
 
 from .build import ENCODER_REGISTRY, add_encoder_config, build_encoder
+from .conv_encoder import ConvEncoder
 from .encoder import Encoder
+from .gcn_encoder import GCNEncoder
 from .gtransformer_encoder import GTransformerEncoder
+from .low_rank_bilinear_encoder import LowRankBilinearEncoder
+from .lstm_encoder import LSTMEncoder
 from .memory_augmented_encoder import MemoryAugmentedEncoder
+from .tag_encoder import TagEncoder
 from .tdconved_encoder import TDConvEDEncoder
 from .transformer_encoder import TransformerEncoder
 from .updown_encoder import UpDownEncoder
 
 __all__ = [
     "ENCODER_REGISTRY",
+    "ConvEncoder",
     "Encoder",
+    "GCNEncoder",
     "GTransformerEncoder",
+    "LSTMEncoder",
+    "LowRankBilinearEncoder",
     "MemoryAugmentedEncoder",
     "TDConvEDEncoder",
+    "TagEncoder",
     "TransformerEncoder",
     "UpDownEncoder",
     "add_encoder_config",

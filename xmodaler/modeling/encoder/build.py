@@ -17,5 +17,6 @@ def build_encoder(cfg: CfgNode) -> nn.Module | None:
 
 
 def add_encoder_config(cfg: CfgNode, tmp_cfg: CfgNode) -> None:
-    """Let the chosen encoder create its keys."""
-    add_class_config(ENCODER_REGISTRY, chosen_name(cfg, tmp_cfg, "MODEL.ENCODER"), cfg)
+    """Let the chosen encoder, and one that it contains, create their keys."""
+    for key in ("MODEL.ENCODER", "MODEL.TAGS.ENCODER"):
+        add_class_config(ENCODER_REGISTRY, chosen_name(cfg, tmp_cfg, key), cfg)
