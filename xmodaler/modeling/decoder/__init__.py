@@ -3,6 +3,7 @@
 from .attribute_decoder import AttributeDecoder
 from .build import DECODER_REGISTRY, add_decoder_config, build_decoder
 from .causal_conv_decoder import CausalConvDecoder
+from .conv_decoder import ConvDecoder
 from .decoder import Decoder
 from .gru_decoder import GRUDecoder
 from .meshed_decoder import MeshedDecoder
@@ -13,11 +14,13 @@ from .single_cell_decoder import SingleCellDecoder
 from .tdconved_decoder import TDConvEDDecoder
 from .transformer_decoder import TransformerDecoder
 from .updown_decoder import UpDownDecoder
+from .xlan_decoder import XLANDecoder
 
 __all__ = [
     "DECODER_REGISTRY",
     "AttributeDecoder",
     "CausalConvDecoder",
+    "ConvDecoder",
     "Decoder",
     "GRUDecoder",
     "MPLSTMDecoder",
@@ -28,6 +31,7 @@ __all__ = [
     "TDConvEDDecoder",
     "TransformerDecoder",
     "UpDownDecoder",
+    "XLANDecoder",
     "add_decoder_config",
     "build_decoder",
 ]

@@ -69,10 +69,17 @@ class RecurrentDecoder(Decoder):
         """
         if self.att is None:
             return {}
+        return {kfg.P_ATT_FEATS: self.memory_of(self.att, self.p_att_feats, batched_inputs)}
+
+    @staticmethod
+    def memory_of(
+        attention: nn.Module, projection: nn.Module, batched_inputs: dict[str, Any]
+    ) -> dict[str, Tensor]:
+        """What an attention with that memory projection prepares of each image."""
         feats, packing = batched_inputs[kfg.ATT_FEATS], batched_inputs.get(ATT_PACKING)
-        projected = unpack_or_keep(self.p_att_feats(pack_or_flatten(feats, packing)), packing)
+        projected = unpack_or_keep(projection(pack_or_flatten(feats, packing)), packing)
         mask = batched_inputs.get(kfg.EXT_ATT_MASKS)
-        return {kfg.P_ATT_FEATS: self.att.precompute(feats, mask, projected)}
+        return attention.precompute(feats, mask, projected)
 
     def attend(
         self, query: Tensor, batched_inputs: dict[str, Any]
