@@ -2,29 +2,20 @@
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
-from ..layers.kv_cache import empty_cache, own_slots, slot_mask
-from ..layers.masking import compute_dtype
+from ..layers.bert_attention import KeysValues
 from ..layers.meshed_attention import MeshedDecoderLayer
-from ..stage_keys import (
-    ATT_PACKING,
-    ATTENTION_WEIGHTS,
-    DECODER_CACHE,
-    G_PACKING,
-    RETURN_ATTENTION,
-    STEP_WEIGHTS,
-)
+from ..stage_keys import ATT_PACKING
 from .build import DECODER_REGISTRY
-from .decoder import Decoder
+from .cached_decoder import CachedDecoder
 
 
 @DECODER_REGISTRY.register()
-class MeshedDecoder(Decoder):
+class MeshedDecoder(CachedDecoder):
     """Layers that attend to every layer of the encoder (Cornia et al., CVPR 2020, section 3.2).
 
     See :class:`~xmodaler.modeling.layers.meshed_attention.MeshedDecoderLayer`. Keys and values of
@@ -33,9 +24,6 @@ class MeshedDecoder(Decoder):
     Args:
         layers: The layers.
     """
-
-    folds_queries = True
-    accepts_packing = True
 
     @configurable
     def __init__(self, *, layers: nn.ModuleList) -> None:
@@ -78,12 +66,12 @@ class MeshedDecoder(Decoder):
             }
         )
 
-    def step_layers(self) -> list[nn.Linear]:
-        """The layers that every step runs through."""
-        return [linear for layer in self.layers for linear in layer.step_layers()]
+    @property
+    def stack(self) -> nn.ModuleList:
+        return self.layers
 
-    def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        """P_ATT_FEATS, keys and values of ATT_FEATS (B, L, N, D), and an empty history."""
+    def memories(self, batched_inputs: dict[str, Any]) -> list[KeysValues]:
+        """Keys and values of ATT_FEATS (B, L, N, D) for every layer."""
         feats = batched_inputs[kfg.ATT_FEATS]
         if feats.dim() != 4:
             raise UserError(
@@ -91,69 +79,9 @@ class MeshedDecoder(Decoder):
                 f"regions, width), but got shape {tuple(feats.shape)}"
             )
         visible, packing = batched_inputs[kfg.ATT_MASKS], batched_inputs.get(ATT_PACKING)
-        return {
-            kfg.P_ATT_FEATS: [
-                layer.enc_att.attention.project_levels(feats, visible, packing)
-                for layer in self.layers
-            ],
-            kfg.HISTORY_STATES: torch.zeros(
-                feats.shape[0], 0, dtype=torch.long, device=feats.device
-            ),
-            DECODER_CACHE: empty_cache(len(self.layers)),
-        }
-
-    def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        """All positions, or the one at TIME_STEP while decoding.
-
-        G_TOKEN_EMBED is (R, T, D), or (count, D) with a text packing, or (R, D) while decoding;
-        G_HIDDEN_STATES is a list of one such tensor per layer.
-        """
-        if kfg.TIME_STEP in batched_inputs:
-            return self._step(batched_inputs)
-        y, hidden = batched_inputs[kfg.G_TOKEN_EMBED], []
-        for layer, memory in zip(self.layers, batched_inputs[kfg.P_ATT_FEATS], strict=True):
-            y = layer(
-                y,
-                memory,
-                batched_inputs[kfg.EXT_G_TOKENS_MASKS],
-                batched_inputs[kfg.EXT_ATT_MASKS],
-                batched_inputs.get(G_PACKING),
-            )
-            hidden.append(y)
-        return {kfg.G_HIDDEN_STATES: hidden}
-
-    def _step(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        y, memories = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs[kfg.P_ATT_FEATS]
-        cache = dict(batched_inputs[DECODER_CACHE])
-        cache["keys"], cache["values"] = list(cache["keys"]), list(cache["values"])
-        images = batched_inputs[kfg.ATT_FEATS].shape[0]
-        groups = y.shape[0] // images
-        slots = own_slots(batched_inputs[kfg.HISTORY_STATES], cache["used"], groups)
-        mask = slot_mask(slots, cache["used"] + groups, images, compute_dtype(y))
-        need_weights = bool(batched_inputs.get(RETURN_ATTENTION, False))
-        hidden, attention = [], None
-        for number, (layer, memory) in enumerate(zip(self.layers, memories, strict=True)):
-            last = number == len(self.layers) - 1
-            y, attention = layer.step(
-                y,
-                memory,
-                cache,
-                number,
-                mask,
-                batched_inputs[kfg.EXT_ATT_MASKS],
-                need_weights and last,
-                batched_inputs.get(STEP_WEIGHTS),
-            )
-            hidden.append(y)
-        cache["used"] += groups
-        produced = {
-            kfg.G_HIDDEN_STATES: hidden,
-            kfg.HISTORY_STATES: slots,
-            DECODER_CACHE: cache,
-        }
-        if attention is not None:
-            produced[ATTENTION_WEIGHTS] = attention.mean(dim=1).flatten(0, 1)
-        return produced
+        return [
+            layer.enc_att.attention.project_levels(feats, visible, packing) for layer in self.layers
+        ]
 
 
 def _check_widths(cfg: CfgNode, owner: str) -> None:
