@@ -5,6 +5,7 @@ from .cross_entropy import CrossEntropy
 from .label_smoothing import LabelSmoothing
 from .reward_criterion import RewardCriterion
 from .scored_rows import SCORED_ROWS, ScoredRows
+from .sem_comphder import SemComphderLoss
 
 __all__ = [
     "LOSSES_REGISTRY",
@@ -13,6 +14,7 @@ __all__ = [
     "LabelSmoothing",
     "RewardCriterion",
     "ScoredRows",
+    "SemComphderLoss",
     "add_loss_config",
     "build_losses",
     "build_rl_losses",

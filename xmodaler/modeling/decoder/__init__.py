@@ -4,6 +4,7 @@ from .attribute_decoder import AttributeDecoder
 from .build import DECODER_REGISTRY, add_decoder_config, build_decoder
 from .causal_conv_decoder import CausalConvDecoder
 from .conv_decoder import ConvDecoder
+from .cosnet_decoder import COSNetDecoder
 from .decoder import Decoder
 from .gru_decoder import GRUDecoder
 from .meshed_decoder import MeshedDecoder
@@ -18,6 +19,7 @@ from .xlan_decoder import XLANDecoder
 
 __all__ = [
     "DECODER_REGISTRY",
+    "COSNetDecoder",
     "AttributeDecoder",
     "CausalConvDecoder",
     "ConvDecoder",

@@ -2,6 +2,7 @@
 
 from .build import ENCODER_REGISTRY, add_encoder_config, build_encoder
 from .conv_encoder import ConvEncoder
+from .cosnet_encoder import COSNetEncoder
 from .encoder import Encoder
 from .gcn_encoder import GCNEncoder
 from .gtransformer_encoder import GTransformerEncoder
@@ -15,6 +16,7 @@ from .updown_encoder import UpDownEncoder
 
 __all__ = [
     "ENCODER_REGISTRY",
+    "COSNetEncoder",
     "ConvEncoder",
     "Encoder",
     "GCNEncoder",
