@@ -81,6 +81,7 @@ def write_encoded_captions(
     captions: list[tuple[str, list[list[str]]]],
     words: list[str],
     length: int,
+    id_key: str = "image_id",
 ) -> int:
     """Write encoded captions as :class:`MSCoCoDataset` reads them.
 
@@ -89,6 +90,7 @@ def write_encoded_captions(
         captions: As :func:`tokenized_captions` gives them.
         words: The vocabulary; word k (from 0) has id k + 1.
         length: Size of the arrays.
+        id_key: Key of the ids in a ``.json`` file; the data sets of videos call it ``video_id``.
 
     Returns:
         Number of images written; those without a caption are left out.
@@ -116,7 +118,7 @@ def write_encoded_captions(
                 target_ids=np.concatenate([r[2] for r in records]).astype(np.int32),
             )
         else:
-            keys = ("image_id", "tokens_ids", "target_ids")
+            keys = (id_key, "tokens_ids", "target_ids")
             rows = [
                 dict(zip(keys, (i, t.tolist(), g.tolist()), strict=True)) for i, t, g in records
             ]
