@@ -109,13 +109,17 @@ def test_no_features_give_a_placeholder(cfg):
 
 
 def test_side_files_reach_the_batch(cfg, tmp_path):
-    sizes = {"RELATION_FILE": (36, 36), "ATTRIBUTE_FILE": (10,), "GV_FEAT_FILE": (8,)}
+    sizes = {
+        "RELATION_FILE": lambda k: (5 + k, 5 + k),
+        "ATTRIBUTE_FILE": lambda k: (10,),
+        "GV_FEAT_FILE": lambda k: (8,),
+    }
     for name, shape in sizes.items():
         with open(tmp_path / f"{name}.pkl", "wb") as file:
-            pickle.dump({100 + k: np.ones(shape, np.uint8) for k in range(3)}, file)
+            pickle.dump({100 + k: np.ones(shape(k), np.uint8) for k in range(3)}, file)
         cfg.DATALOADER[name] = str(tmp_path / f"{name}.pkl")
     batch = next(iter(build_xmodaler_train_loader(cfg, collate_fn=collate)))
-    assert batch[kfg.RELATION].shape == (3, 36, 36) and batch[kfg.RELATION].dtype == torch.int64
+    assert batch[kfg.RELATION].shape == (3, 7, 7) and batch[kfg.RELATION].dtype == torch.int64
     assert batch[kfg.ATTRIBUTE].shape == (3, 10) and batch[kfg.ATTRIBUTE].dtype == torch.float32
     assert batch[kfg.GLOBAL_FEATS].shape == (3, 8)
 

@@ -155,6 +155,17 @@ class SideFile:
             )
         return _read_side_file(os.path.abspath(self.path), os.path.getmtime(self.path))
 
+    def __contains__(self, record_id: str) -> bool:
+        content = self.load()
+        return record_id in content or _plain_number(record_id) in content
+
+    @property
+    def example(self) -> str:
+        """One of its ids, for messages."""
+        content = self.load()
+        ids = content.ids if isinstance(content, FeatureStore) else list(content)
+        return ids[0] if ids else "(none)"
+
     def get(self, record_id: str) -> np.ndarray:
         """The array of a record.
 

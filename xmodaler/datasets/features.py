@@ -9,6 +9,7 @@ from xmodaler.config import CfgNode, kfg
 from xmodaler.functional import boxes_to_locfeats
 
 from .bad_samples import SampleError
+from .side_inputs import Regions
 
 # Embeddings of this package whose input width is MODEL.VISUAL_EMBED.IN_DIM; one of a user's own
 # may read another key, so nothing is expected of its features.
@@ -104,6 +105,15 @@ def visual_sample(
     if "cls_prob" in arrays:
         sample[kfg.V_TARGET] = np.asarray(arrays["cls_prob"], dtype=np.float32)[:count]
     return sample
+
+
+def kept_regions(arrays: Mapping[str, np.ndarray], sample: Mapping[str, Any]) -> Regions | None:
+    """Which of the stored regions a sample made of them has; None when nothing was stored."""
+    if "features" not in arrays:
+        return None
+    mean_in_front = "boxes" in arrays
+    kept = len(sample[kfg.ATT_FEATS]) - mean_in_front
+    return Regions(len(np.asarray(arrays["features"])), kept, mean_in_front)
 
 
 def _locations(boxes: np.ndarray, arrays: Mapping[str, np.ndarray], record: str) -> np.ndarray:

@@ -112,6 +112,7 @@ class CaptionDataset(MSCoCoDataset):
             _logger.warning("%s", problem)
         if len(kept) > 10:
             _logger.warning("%s has %d more problems", self.anno_file, len(kept) - 10)
+        self._check_side_files([_record(image) for image in images])
         errors = [{"image_id": problem.where, "error": problem.reason} for problem in lost]
         return self._preprocess_datalist(self._records(images) + errors)
 

@@ -1,6 +1,7 @@
 """Captioning mappers over stored image features and encoded captions."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..captions import caption_sample, one_row_per_caption
 from ..feature_store import FeatureStore, SideFile, open_feature_store
-from ..features import expected_width, visual_sample
+from ..features import expected_width, kept_regions, visual_sample
+from ..side_inputs import Regions, SideLimits, feature_vector, relation_matrix
 
 
 @DATASETS_REGISTRY.register()
@@ -66,6 +68,7 @@ class MSCoCoDataset:
         # derived from this one pass on exactly the arguments listed above.
         self.feats_width: int | None = None
         self.vocab_size: int | None = None
+        self.side_limits = SideLimits()
         self._store: FeatureStore | None = None
 
     @classmethod
@@ -91,7 +94,9 @@ class MSCoCoDataset:
             UserError: A file or folder that the config names does not exist or is unusable.
         """
         self._prepare(cfg)
-        return self._preprocess_datalist(read_encoded_captions(self.anno_file))
+        records = read_encoded_captions(self.anno_file)
+        self._check_side_files(records)
+        return self._preprocess_datalist(records)
 
     def _preprocess_datalist(self, datalist: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """A place for subclasses to change the records."""
@@ -99,13 +104,29 @@ class MSCoCoDataset:
 
     def _prepare(self, cfg: CfgNode) -> None:
         """Fail now, in one sentence, rather than at every record of the first epoch."""
-        self.vocab_size = cfg.MODEL.VOCAB_SIZE
+        self.expect(cfg)
         if self.feats_folder:
-            self.feats_width = expected_width(cfg)
             open_feature_store(self.feats_folder)
         for side_file in self.side_files.values():
             if side_file:
                 side_file.load()
+
+    def expect(self, cfg: CfgNode) -> None:
+        """Take from the config what its model expects of a sample."""
+        self.vocab_size = cfg.MODEL.VOCAB_SIZE
+        self.feats_width = expected_width(cfg)
+        self.side_limits = SideLimits.from_config(cfg)
+
+    def _check_side_files(self, records: list[dict[str, Any]]) -> None:
+        """A side file that knows none of the records was made for other pictures."""
+        names = [name for record in records for name in _names(record)]
+        for key, side_file in self.side_files.items():
+            if side_file and names and not any(name in side_file for name in names):
+                raise UserError(
+                    f"'{side_file.path}' ({key}) has no entry for any of the {len(records)} "
+                    f"records of the {self.stage} data, whose ids are like '{names[0]}' while its "
+                    f"own are like '{side_file.example}'; give the file of these records"
+                )
 
     @property
     def store(self) -> FeatureStore:
@@ -119,30 +140,70 @@ class MSCoCoDataset:
 
     def visual(self, record: dict[str, Any]) -> dict[str, Any]:
         """The visual keys of a record's sample."""
-        image_id = record["image_id"]
-        if self.feats_folder:
-            arrays = self.store.get(image_id)
-            name = f"image '{image_id}'"
-            sample = visual_sample(arrays, name, self.max_feat_num, self.feats_width)
-        else:
-            sample = {kfg.ATT_FEATS: np.zeros((1, 1), dtype=np.float32)}
-        sample.update(self.side(record))
-        return sample
+        if not self.feats_folder:
+            return {**self.no_features(), **self.side(record)}
+        arrays = self.store.get(record["image_id"])
+        sample = self.features(arrays, f"image '{record['image_id']}'")
+        return {**sample, **self.side(record, kept_regions(arrays, sample))}
 
-    def side(self, record: dict[str, Any]) -> dict[str, Any]:
-        """RELATION, ATTRIBUTE and GLOBAL_FEATS, from their files or from the record itself."""
-        sample = {}
+    def features(self, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+        """The visual keys that stored arrays give.
+
+        Args:
+            arrays: Of one record, by name.
+            name: The record's name in messages.
+
+        Raises:
+            SampleError: The arrays cannot be used.
+        """
+        return visual_sample(arrays, name, self.max_feat_num, self.feats_width)
+
+    @staticmethod
+    def no_features() -> dict[str, Any]:
+        """What stands for the regions of a model that reads none of them."""
+        return {kfg.ATT_FEATS: np.zeros((1, 1), dtype=np.float32)}
+
+    def side(self, record: dict[str, Any], regions: Regions | None = None) -> dict[str, Any]:
+        """RELATION, ATTRIBUTE and GLOBAL_FEATS, from the record itself or from their files.
+
+        Args:
+            record: Holds ``image_id``, and ``relation``, ``attribute`` or ``gv_feat`` where it
+                brings its own.
+            regions: Those of its features, if it has features.
+
+        Raises:
+            SampleError: A file has no entry for the record, or one that does not fit.
+        """
+        found = {}
         names = {kfg.RELATION: "relation", kfg.ATTRIBUTE: "attribute", kfg.GLOBAL_FEATS: "gv_feat"}
         for key, side_file in self.side_files.items():
             value = record.get(names[key])
             if value is None and side_file:
                 value = side_file.get(record["image_id"])
-            if value is None:
-                continue
-            value = np.asarray(value, dtype=np.int64 if key == kfg.RELATION else np.float32)
-            if key != kfg.RELATION and not np.isfinite(value).all():
-                raise SampleError(f"image '{record['image_id']}'", f"{key} has NaN or infinity")
-            sample[key] = value
+            if value is not None:
+                found[key] = value
+        return self.checked_side(found, f"image '{record['image_id']}'", regions)
+
+    def checked_side(
+        self, found: Mapping[str, Any], name: str, regions: Regions | None = None
+    ) -> dict[str, Any]:
+        """RELATION, ATTRIBUTE and GLOBAL_FEATS as the model takes them.
+
+        Args:
+            found: Those that there are, by key.
+            name: The record's name in messages.
+            regions: As in :meth:`side`.
+        """
+        limits, sample = self.side_limits, {}
+        widths = {
+            kfg.ATTRIBUTE: (limits.attributes, "MODEL.LSTMA.ATTRIBUTE_DIM"),
+            kfg.GLOBAL_FEATS: (limits.global_width, limits.global_setting),
+        }
+        for key, value in found.items():
+            if key == kfg.RELATION:
+                sample[key] = relation_matrix(value, name, regions, limits.relation_labels)
+            else:
+                sample[key] = feature_vector(value, key, name, *widths[key])
         return sample
 
     def text(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +236,13 @@ class MSCoCoDataset:
         sample.update(self.text(dataset_dict))
         dict_as_tensor(sample)
         return sample
+
+
+def _names(record: dict[str, Any]) -> list[str]:
+    """The ids under which files may know a record."""
+    stem = os.path.splitext(os.path.basename(record.get("file_name", "")))[0]
+    identity = record.get("image_id", record.get("video_id", ""))
+    return [name for name in (str(identity), stem) if name and "error" not in record]
 
 
 @DATASETS_REGISTRY.register()

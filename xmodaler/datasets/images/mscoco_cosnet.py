@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from xmodaler.config import CfgNode, configurable, kfg
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..features import region_features
+from ..side_inputs import feature_vector, integer_labels
 from .mscoco import MSCoCoDataset
 
 
@@ -72,12 +74,11 @@ class MSCoCoCOSNetDataset(MSCoCoDataset):
             "sample_prob": cfg.DATALOADER.SAMPLE_PROB,
         }
 
-    def visual(self, record: dict[str, Any]) -> dict[str, Any]:
-        """ATT_FEATS and GLOBAL_FEATS."""
-        if not self.feats_folder:
-            return super().visual(record)
-        arrays, name = self.store.get(record["image_id"]), f"image '{record['image_id']}'"
-        return grid_sample(arrays, name, self.max_feat_num, self.feats_width)
+    def features(self, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+        """ATT_FEATS and, where stored, GLOBAL_FEATS."""
+        sample = grid_sample(arrays, name, self.max_feat_num, self.feats_width)
+        stored = {key: sample[key] for key in (kfg.GLOBAL_FEATS,) if key in sample}
+        return {**sample, **self.checked_side(stored, name)}
 
     def text(self, record: dict[str, Any]) -> dict[str, Any]:
         """Captions and semantic words."""
@@ -85,21 +86,39 @@ class MSCoCoCOSNetDataset(MSCoCoDataset):
         name = f"image '{record['image_id']}'"
         if "attr_pred" not in record:
             raise SampleError(name, "no 'attr_pred', the ids of its predicted semantic words")
-        predicted = np.asarray(record["attr_pred"], dtype=np.int64)
+        predicted = self.semantic_words(record["attr_pred"], name)
         if self.stage != "train":
             return {**sample, kfg.SEMANTICS_IDS: predicted}
-        try:
-            labels = np.asarray(record["attr_labels"], dtype=np.int64)
-            missing = np.zeros(self.obj_classes + 1, dtype=np.int64)
-            missing[np.asarray(record["missing_labels"], dtype=np.int64)] = 1
-            if labels.shape != predicted.shape:
-                raise IndexError("attr_labels and attr_pred differ in length")
-        except (KeyError, IndexError) as error:
-            raise SampleError(name, f"unusable semantic labels: {error}") from None
+        for key in ("attr_labels", "missing_labels"):
+            if key not in record:
+                raise SampleError(name, f"no '{key}' to train on")
+        labels = self._classes(record["attr_labels"], "attr_labels", name, self.obj_classes)
+        if labels.shape != predicted.shape:
+            raise SampleError(
+                name, f"{len(labels)} attr_labels for {len(predicted)} words of attr_pred"
+            )
+        absent = self._classes(record["missing_labels"], "missing_labels", name)
+        missing = np.zeros(self.obj_classes + 1, dtype=np.int64)
+        missing[absent] = 1
         rows = [self.sampling(predicted, labels, missing) for _ in sample[kfg.G_TOKENS_IDS]]
         keys = (kfg.SEMANTICS_IDS, kfg.SEMANTICS_LABELS, kfg.SEMANTICS_MISS_LABELS)
         sample.update({key: [row[k] for row in rows] for k, key in enumerate(keys)})
         return sample
+
+    def semantic_words(self, value: Any, name: str) -> np.ndarray:
+        """Ids of predicted semantic words, int64 (M,).
+
+        Raises:
+            SampleError: They are not, or not classes of the model.
+        """
+        words = self._classes(value, "attr_pred", name)
+        if words.ndim != 1 or not len(words):
+            raise SampleError(name, f"attr_pred has shape {words.shape}; (words >= 1,) is due")
+        return words
+
+    def _classes(self, value: Any, what: str, name: str, top: int | None = None) -> np.ndarray:
+        top = self.obj_classes - 1 if top is None else top
+        return integer_labels(value, what, name, top, "MODEL.COSNET.NUM_CLASSES")
 
     def sampling(
         self, predicted: np.ndarray, labels: np.ndarray, missing: np.ndarray
@@ -136,13 +155,11 @@ class MSCoCoCOSNetDataset(MSCoCoDataset):
 
 
 def grid_sample(
-    arrays: dict[str, np.ndarray], name: str, max_feat_num: int, width: int | None
+    arrays: Mapping[str, np.ndarray], name: str, max_feat_num: int, width: int | None
 ) -> dict[str, Any]:
     """The visual keys of grid features: ATT_FEATS (N, D), and GLOBAL_FEATS (Dg,) where stored."""
     sample = {kfg.ATT_FEATS: region_features(arrays, name, max_feat_num, width)}
     if "g_feature" in arrays:
-        vector = np.asarray(arrays["g_feature"], dtype=np.float32).reshape(-1)
-        if not np.isfinite(vector).all():
-            raise SampleError(name, "g_feature contains NaN or infinity")
-        sample[kfg.GLOBAL_FEATS] = vector
+        vector = np.asarray(arrays["g_feature"]).reshape(-1)
+        sample[kfg.GLOBAL_FEATS] = feature_vector(vector, "g_feature", name)
     return sample

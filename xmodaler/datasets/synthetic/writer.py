@@ -21,6 +21,7 @@ from xmodaler.datasets.synthetic.language import ENGLISH
 from xmodaler.datasets.synthetic.motions import motions_to_json, sample_motions
 from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.sampling import sample_scene
+from xmodaler.datasets.synthetic.semantics import write_semantics
 from xmodaler.datasets.synthetic.scene import Scene, dump_line
 from xmodaler.datasets.synthetic.video import (
     FRAME_MILLISECONDS,
@@ -81,6 +82,7 @@ def make_shapes(
             for split, count in split_sizes(videos).items():
                 _write_videos(folder, split, count, seed, image_size, progress)
         _write_vocabulary(folder, with_videos=bool(videos))
+        write_semantics(folder, seed)
         _write_json(folder / MARKER, {"generator": "shapes", **arguments})
     return split_sizes(size)
 
