@@ -4,8 +4,23 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
+
+
+class BuildWithConfigs(build_py):
+    """Puts the YAML files of ``configs/`` into the package, where ``xmodaler.model_zoo`` looks."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return  # the checkout has them
+        target = Path(self.build_lib, "xmodaler", "model_zoo", "configs")
+        for source in sorted(ROOT.glob("configs/**/*.yaml")):
+            path = target / source.relative_to(ROOT / "configs")
+            self.mkpath(str(path.parent))
+            self.copy_file(str(source), str(path))
 
 
 def read_version() -> str:
@@ -34,6 +49,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["xmodaler", "xmodaler.*"]),
     package_data={"xmodaler": ["py.typed", "evaluation/templates/*"]},
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements(),
     extras_require={"test": TEST, "docs": DOCS, "video": VIDEO, "dev": TEST + DOCS + VIDEO},
 )

@@ -13,6 +13,9 @@ import xmodaler, xmodaler.engine, xmodaler.inference, xmodaler.evaluation.report
 from pathlib import Path
 from xmodaler.config import get_cfg
 print(Path(xmodaler.__file__).resolve().parent, xmodaler.__version__, len(get_cfg().SOLVER) > 20)
+from xmodaler import model_zoo
+print(model_zoo.get_config_file("image_caption/updown"))
+print(*model_zoo.list(), *{model_zoo.get_config(name).MODEL.DECODER for name in model_zoo.list()})
 """
 
 
@@ -21,6 +24,7 @@ def test_install_and_import_from_elsewhere(tmp_path, environment):
     source, target = tmp_path / "source", tmp_path / "site"
     ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build")
     shutil.copytree(ROOT / "xmodaler", source / "xmodaler", ignore=ignored)
+    shutil.copytree(ROOT / "configs", source / "configs")
     for name in ("setup.py", "pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
@@ -41,4 +45,7 @@ def test_install_and_import_from_elsewhere(tmp_path, environment):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[0] == str(target / "xmodaler") and "True" in done.stdout
+    package, config, zoo = done.stdout.splitlines()
+    assert package.split()[0] == str(target / "xmodaler") and "True" in package
+    assert Path(config).is_relative_to(target / "xmodaler") and Path(config).is_file()
+    assert "video_caption/msrvtt/transformer" in zoo and "UpDownDecoder" in zoo

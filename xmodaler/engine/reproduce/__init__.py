@@ -1,0 +1,8 @@
+"""Training many configs on one data set, and one table of how they compare."""
+
+from .command import run
+from .oracle import oracle_scores
+from .single import train_and_test
+from .suite import Entry, read_suite
+
+__all__ = ["Entry", "oracle_scores", "read_suite", "run", "train_and_test"]
