@@ -12,7 +12,15 @@ from xmodaler.datasets.synthetic.concepts import SPLITS
 Option = TypeVar("Option")
 
 # One independent stream of random numbers per purpose: a new purpose changes none of the old bytes.
-STREAMS: tuple[str, ...] = ("scene", "picture", "captions", "features", "motion", "video_captions")
+STREAMS: tuple[str, ...] = (
+    "scene",
+    "picture",
+    "captions",
+    "features",
+    "motion",
+    "video_captions",
+    "semantics",
+)
 
 
 def generator(seed: int, split: str, index: int, stream: str) -> np.random.Generator:

@@ -16,11 +16,12 @@ from xmodaler.utils.errors import UserError
 MARKER = "shapes.json"
 
 _SPLIT = f"({'|'.join(SPLITS)})"
-_FOLDERS = re.compile(rf"(video_)?features|(images|videos)(/{_SPLIT})?")
+_FOLDERS = re.compile(rf"(video_)?features|cosnet|(images|videos)(/{_SPLIT})?")
 _FILES = re.compile(
     rf"(images|videos)/{_SPLIT}/\d{{7}}\.png|features/\d{{7}}\.npz"
     rf"|video_features/\d{{7}}\.npy|(video_)?scenes_{_SPLIT}\.jsonl"
     rf"|(captions|instances|video_captions|(mscoco|msvd)_caption_anno)_{_SPLIT}\.json"
+    rf"|cosnet/mscoco_caption_anno_clipfilter_fast_{_SPLIT}\.json"
     r"|(relations|attributes|global_features)\.npz|(relations|attributes|vocabulary)\.txt"
     rf"|{re.escape(MARKER)}"
 )

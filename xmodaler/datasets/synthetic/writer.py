@@ -21,8 +21,8 @@ from xmodaler.datasets.synthetic.language import ENGLISH
 from xmodaler.datasets.synthetic.motions import motions_to_json, sample_motions
 from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.sampling import sample_scene
-from xmodaler.datasets.synthetic.semantics import write_semantics
 from xmodaler.datasets.synthetic.scene import Scene, dump_line
+from xmodaler.datasets.synthetic.semantics import write_semantics
 from xmodaler.datasets.synthetic.video import (
     FRAME_MILLISECONDS,
     encode_video,
