@@ -14,17 +14,13 @@ from xmodaler.config import CfgNode, kfg
 from xmodaler.functional import dict_as_tensor
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
+from xmodaler.utils.pictures import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["FEATURE_SUFFIXES", "PICTURE_SUFFIXES", "Item", "SampleReader", "expand"]
 
-#: Files that are taken from a folder; a file that is named itself may be called anything.
-PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-    | {".pgm", ".avif"}
-)
 FEATURE_SUFFIXES = frozenset({".npz", ".npy"})
 
 

@@ -12,6 +12,12 @@ from .errors import UserError
 
 MAX_PIXELS = 200_000_000  # 600 MB as RGB; beyond any camera, well below what a zip bomb declares
 
+PICTURE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+    | {".pgm", ".avif"}
+)
+"""Files that are taken from a folder; one that is named itself may be called anything."""
+
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -74,7 +80,7 @@ def _decode(file: IO[bytes], name: str, max_pixels: int, min_side: int | None) -
                 scale = max(1, min(width, height) // max(1, min_side))
                 picture.draft("RGB", (width // scale, height // scale))
             picture.load()
-            return _to_rgb(_upright(picture))
+            return to_rgb(_upright(picture))
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -94,7 +100,8 @@ def _upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """A decoded picture of any mode as 8-bit RGB; transparency is laid on white."""
     if picture.mode == "RGB":
         # A plugin's subclass holds on to its file; a plain image can be pickled and kept.
         return picture.copy()
