@@ -13,7 +13,18 @@ def main(argv: list[str] | None = None) -> int:
         epilog="Exit code: 0; 1 if a picture could not be read; 2 if nothing could be done.",
     )
     parser.add_argument(
-        "--weights", required=True, help="output folder of a training, or a weights file"
+        "--weights",
+        required=True,
+        nargs="+",
+        metavar="WEIGHTS",
+        help="output folder of a training, or a weights file; several caption together",
+    )
+    parser.add_argument(
+        "--model-weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="how much each of several models counts (default: all alike)",
     )
     parser.add_argument(
         "pictures",

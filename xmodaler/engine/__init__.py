@@ -7,6 +7,7 @@ from .build import ENGINE_REGISTRY, build_engine
 from .default_trainer import DefaultTrainer
 from .defaults import default_setup
 from .ema import ModelEma
+from .ensembler import Ensembler
 from .hooks import (
     AutogradProfiler,
     BestCheckpointer,
@@ -36,6 +37,7 @@ __all__ = [
     "BestCheckpointer",
     "CallbackHook",
     "DefaultTrainer",
+    "Ensembler",
     "EvalHook",
     "HookBase",
     "IterationTimer",

@@ -3,36 +3,51 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from xmodaler.checkpoint import XmodalerCheckpointer
+from torch import nn
+
 from xmodaler.config import CfgNode
 from xmodaler.inference.captioner import Captioner
+from xmodaler.model_zoo.weights import build_with_weights
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
-__all__ = ["load", "load_run_config"]
+__all__ = ["LoadedModel", "load", "load_model", "load_run_config"]
 
 CONFIG, VOCABULARY = "config.yaml", "vocabulary.txt"
 _SUFFIXES = (".pth", ".safetensors", ".pt", ".bin", ".pkl")
 
 
+class LoadedModel(NamedTuple):
+    """A model with weights, the config it was built from, and the file of its weights."""
+
+    model: nn.Module
+    cfg: CfgNode
+    weights: str
+
+
 def load(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     device: str = "auto",
     config: str | os.PathLike[str] | CfgNode | None = None,
     precision: str = "fp32",
+    model_weights: Sequence[float] | None = None,
 ) -> Captioner:
-    """Loads a trained captioner.
+    """Loads a trained captioner, or several that caption together.
 
     Args:
         path: The output folder of a training (its config, its vocabulary and its best weights,
             else the final or the last ones, are taken), or a weights file; the config and the
-            vocabulary of a file are looked for beside it.
+            vocabulary of a file are looked for beside it. Several of these make an ensemble, whose
+            words are drawn from the average of the models' distributions; they may be of different
+            architectures, but need one vocabulary and read the same inputs.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"mps"``, or as torch names it.
         config: A config (file) to use in place of the one found.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        model_weights: How much each model of an ensemble counts; None: all alike.
 
     Returns:
         The captioner.
@@ -40,21 +55,39 @@ def load(
     Raises:
         UserError: Something is missing or does not fit together; the message says what.
     """
-    from xmodaler.modeling import build_model
+    if isinstance(path, str | os.PathLike):
+        if model_weights is not None:
+            raise UserError("model_weights weigh the models of an ensemble; give several paths")
+        loaded = load_model(path, device, config)
+    else:
+        from xmodaler.inference.ensemble import join
+
+        loaded = join([load_model(one, device, config) for one in path], model_weights)
+    return Captioner(loaded.model, loaded.cfg, precision, loaded.weights)
+
+
+def load_model(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    config: str | os.PathLike[str] | CfgNode | None = None,
+) -> LoadedModel:
+    """The model of a run, for generating sentences.
+
+    Args:
+        path, device, config: As in :func:`load`, one path.
+    """
     from xmodaler.utils.env import resolve_device
 
     folder, weights = _locate(Path(expand_path(os.fspath(path))))
     cfg = load_run_config(folder, config)
-    resolved = resolve_device(device)
-    cfg.MODEL.DEVICE = str(resolved)
-    model = build_model(cfg)
+    cfg.MODEL.DEVICE = str(resolve_device(device))
+    model = build_with_weights(cfg, weights)
     if getattr(model, "greedy_decoder", None) is None:
         raise UserError(
             f"the {cfg.MODEL.META_ARCHITECTURE} of '{path}' generates no sentences: "
             "MODEL.DECODER or DECODE_STRATEGY.NAME is empty in its config"
         )
-    _CompleteCheckpointer(model).load(str(weights), checkpointables=[])
-    return Captioner(model.to(resolved), cfg, precision, str(weights))
+    return LoadedModel(model, cfg, str(weights))
 
 
 def load_run_config(
@@ -113,23 +146,3 @@ def _locate(path: Path) -> tuple[Path, Path]:
             "training, or a weights file"
         )
     return path, max(found, key=lambda file: (file.stat().st_mtime, file.name))
-
-
-class _CompleteCheckpointer(XmodalerCheckpointer):
-    """Refuses weights that leave a part of the model at its random initial values."""
-
-    def _log_incompatible_keys(self, incompatible: Any) -> None:
-        if incompatible.missing_keys or incompatible.incorrect_shapes:
-            raise UserError(
-                f"the weights do not fit the config: {len(incompatible.missing_keys)} of the "
-                f"model's weights are missing and {len(incompatible.incorrect_shapes)} have "
-                f"another shape, such as {_first(incompatible)}; is this their config?"
-            )
-        super()._log_incompatible_keys(incompatible)
-
-
-def _first(incompatible: Any) -> str:
-    if incompatible.missing_keys:
-        return f"'{incompatible.missing_keys[0]}'"
-    name, *shapes = incompatible.incorrect_shapes[0]
-    return f"'{name}' ({' and '.join(str(tuple(shape)) for shape in shapes)})"

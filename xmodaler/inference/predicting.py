@@ -16,13 +16,14 @@ __all__ = ["predict"]
 
 
 def predict(
-    weights: str,
+    weights: str | Sequence[str],
     pictures: Sequence[str],
     *,
     jsonl: str | None = None,
     config: str | None = None,
     device: str = "auto",
     precision: str = "fp32",
+    model_weights: Sequence[float] | None = None,
     **options: Any,
 ) -> int:
     """Captions files, folders and lists, and prints or writes the captions.
@@ -31,12 +32,13 @@ def predict(
     captioned all the same.
 
     Args:
-        weights: Output folder or weights file.
+        weights: Output folder or weights file; several make an ensemble.
         pictures: Files, folders, ``.txt`` lists.
         jsonl: A file for JSON lines, ``"-"`` for JSON lines on standard output, None for text.
         config: Config of a weights file.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        model_weights: How much each model of an ensemble counts; None: all alike.
         **options: Of :meth:`Captioner.caption`.
 
     Returns:
@@ -49,7 +51,11 @@ def predict(
         message = str(error)
         print(message if name in message else f"{name}: {message}", file=sys.stderr, flush=True)
 
-    captioner = load(weights, device=device, config=config, precision=precision)
+    if not isinstance(weights, str) and len(weights) == 1 and model_weights is None:
+        (weights,) = weights
+    captioner = load(
+        weights, device=device, config=config, precision=precision, model_weights=model_weights
+    )
     with _output(jsonl) as file:
         for caption in captioner.stream(list(pictures), on_error=report, **options):
             file.write(_line(caption, jsonl is not None))

@@ -35,6 +35,11 @@ class Ensemble(nn.Module):
         # A plain object: checks the weights now, and adds no second path to the parameters.
         self._average = ModelAverage(list(self.models), self.weights)
 
+    @property
+    def visual_embed(self) -> nn.Module:
+        """The visual embedding of the first member, which tells what all of them read."""
+        return self.models[0].visual_embed
+
     def preprocess_batch(self, batched_inputs: Any) -> dict[str, Any]:
         """Collate and move a batch as the first member does."""
         return self.models[0].preprocess_batch(batched_inputs)
