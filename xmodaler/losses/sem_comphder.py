@@ -78,6 +78,12 @@ class SemComphderLoss(nn.Module):
         Returns:
             ``filter_loss`` and ``reconstruct_loss``, weighted scalars in float32.
         """
+        for key in (kfg.SEMANTICS_PRED, kfg.SEMANTICS_LABELS, kfg.SEMANTICS_MISS_LABELS):
+            if key not in outputs_dict:
+                raise UserError(
+                    f"{key} is missing; SemComphderLoss needs COSNetEncoder and a data set that "
+                    "labels its semantic words, as MSCoCoCOSNetDataset does"
+                )
         logits = outputs_dict[kfg.SEMANTICS_PRED].float()
         slots, words = logits[:, : self.slot_size], logits[:, self.slot_size :]
         return {
