@@ -63,6 +63,6 @@ class AttributeDecoder(SingleCellDecoder):
         width = self.attribute_fc.in_features
         attributes = self.vector_of(batched_inputs, kfg.ATTRIBUTE, width, setting)
         width = self.vfeat_fc.in_features
-        g = self.global_feature(batched_inputs, width, "MODEL.VISUAL_EMBED.IN_DIM")
+        g = self.vector_of(batched_inputs, kfg.GLOBAL_FEATS, width, "MODEL.VISUAL_EMBED.IN_DIM")
         state = self.read(self.attribute_fc(attributes), self.zero_state(g))
         return self.read(self.vfeat_fc(g), state)

@@ -87,5 +87,5 @@ class GRUDecoder(SingleCellDecoder):
     def start_state(self, batched_inputs: dict[str, Any]) -> State:
         """``tanh`` of a projection of GLOBAL_FEATS (B, D)."""
         width = self.first_state.in_features
-        g = self.global_feature(batched_inputs, width, "MODEL.VISUAL_EMBED.OUT_DIM")
+        g = self.vector_of(batched_inputs, kfg.GLOBAL_FEATS, width, "MODEL.VISUAL_EMBED.OUT_DIM")
         return (torch.tanh(self.first_state(g)),)

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from xmodaler.config import CfgNode, configurable
+from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
 from .build import DECODER_REGISTRY
@@ -42,5 +42,5 @@ class MPLSTMDecoder(SingleCellDecoder):
     def start_state(self, batched_inputs: dict[str, Any]) -> State:
         """The state after GLOBAL_FEATS (B, E)."""
         (width,) = self.input_widths
-        g = self.global_feature(batched_inputs, width, "MODEL.VISUAL_EMBED.OUT_DIM")
+        g = self.vector_of(batched_inputs, kfg.GLOBAL_FEATS, width, "MODEL.VISUAL_EMBED.OUT_DIM")
         return self.read(g, self.zero_state(g))

@@ -97,6 +97,34 @@ class RecurrentDecoder(Decoder):
         context, weights = self.att(query, batched_inputs[kfg.P_ATT_FEATS], wanted)
         return context, {ATTENTION_WEIGHTS: weights} if wanted and weights is not None else {}
 
+    def vector_of(
+        self, batched_inputs: dict[str, Any], key: str, width: int, setting: str
+    ) -> Tensor:
+        """The vector of each image under a key, as (B, width).
+
+        Args:
+            batched_inputs: Holds (B, width) or (B, 1, width) under the key.
+            key: For example GLOBAL_FEATS.
+            width: The width that this decoder needs.
+            setting: The config key that says so.
+
+        Raises:
+            UserError: There is none, or one of another width.
+        """
+        value, name = batched_inputs.get(key), type(self).__name__
+        if value is None:
+            raise UserError(
+                f"{key} is missing from the batch; {name} needs vectors of width {width} "
+                f"({setting}), from the data or from an encoder such as UpDownEncoder"
+            )
+        value = value.flatten(1)
+        if value.shape[1] != width:
+            raise UserError(
+                f"{key} has width {value.shape[1]}, but {name} needs {width} ({setting}); give "
+                "vectors of that width or change the setting"
+            )
+        return value
+
     @staticmethod
     def state_numbers(like: Tensor) -> dict[str, Tensor]:
         """HISTORY_STATES (R,), which numbers the rows of a new state (R, ...).

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from xmodaler.config import kfg
 from xmodaler.functional import trees
-from xmodaler.utils.errors import UserError
 
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
@@ -155,29 +154,6 @@ class SingleCellDecoder(RecurrentDecoder):
         return self.advance(
             gates, lambda addend: addend + F.linear(state[0], self.cell.weight_hh), state
         )
-
-    def global_feature(self, batched_inputs: dict[str, Any], width: int, setting: str) -> Tensor:
-        """GLOBAL_FEATS as (B, width).
-
-        Raises:
-            UserError: There is none, or of another width; the message names the setting.
-        """
-        return self.vector_of(batched_inputs, kfg.GLOBAL_FEATS, width, setting)
-
-    def vector_of(
-        self, batched_inputs: dict[str, Any], key: str, width: int, setting: str
-    ) -> Tensor:
-        """The vector of each image under a key, (B, width)."""
-        value = batched_inputs.get(key)
-        if value is None:
-            raise UserError(f"{key} is missing from the batch; {type(self).__name__} needs it")
-        value = value.flatten(1)
-        if value.shape[1] != width:
-            raise UserError(
-                f"{key} has width {value.shape[1]}, but {type(self).__name__} needs {width} "
-                f"({setting}); give vectors of that width or change the setting"
-            )
-        return value
 
     def _as_keys(self, state: State) -> dict[str, Any]:
         produced = {key: [part] for key, part in zip(self.state_keys, state, strict=True)}
