@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from xmodaler.config import kfg
-from xmodaler.modeling.encoder import LSTMEncoder, TagEncoder, UpDownEncoder
+from xmodaler.config import get_cfg, kfg
+from xmodaler.modeling.encoder import (
+    LSTMEncoder,
+    TagEncoder,
+    UpDownEncoder,
+    add_encoder_config,
+    build_encoder,
+)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
@@ -81,3 +87,17 @@ def test_one_source_of_tags_is_enough():
     batch = tag_batch()
     del batch[kfg.ATTRIBUTE]
     assert random_tags(num_attributes=0, max_tags=2)(batch)[kfg.ATT_FEATS].shape == (2, 5, 4)
+
+
+def test_the_inner_encoder_brings_its_own_settings(tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text(
+        "MODEL:\n  ENCODER: TagEncoder\n  VISUAL_EMBED: {OUT_DIM: 8}\n"
+        "  TAGS: {ENCODER: GCNEncoder, ATTRIBUTE_NUM: 3}\n"
+        "  GCN: {IN_DIM: 8, OUT_DIM: 8, GRAPH: spatial, RELATION_NUM: 12}\n"
+    )
+    cfg = get_cfg()
+    add_encoder_config(cfg, cfg.load_from_file_tmp(str(path)))
+    cfg.merge_from_file(str(path))
+    encoder = build_encoder(cfg)
+    assert isinstance(encoder, TagEncoder) and encoder.encoder.graph == "spatial"
