@@ -23,7 +23,7 @@ LEAST = 1e-8
 class SemComphderLoss(nn.Module):
     """Filtering of the retrieved words and reconstruction of the missing ones.
 
-    Li et al., CVPR 2022, section 3.2. The filter loss is a cross-entropy over C + 1 classes of
+    Li et al., CVPR 2022. The filter loss is a cross-entropy over C + 1 classes of
     every retrieved word, class C (irrelevant) weighing 30. The reconstruction loss is the
     asymmetric multi-label loss of Ridnik et al. 2021 on ``x = max over slots of sigmoid(logits)``:
     per class ``-y ln x - (1 - y) (1 - n)^5 ln n`` with ``n = min(1 - x + 0.05, 1)``, the factor

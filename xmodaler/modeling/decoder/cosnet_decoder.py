@@ -20,9 +20,9 @@ from .cached_decoder import CachedDecoder
 class COSNetDecoder(CachedDecoder):
     """Layers with gated attention to words, grid and semantic words (Li et al., CVPR 2022).
 
-    See :class:`~xmodaler.modeling.layers.cosnet_attention.COSNetAttention`; section 3.4. In
-    training layer i of n is left out of a batch with probability ``layer_drop * i / n`` (Fan et
-    al. 2020), drawn from Python's ``random``, whose state checkpoints keep.
+    See :class:`~xmodaler.modeling.layers.cosnet_attention.COSNetAttention`. In training
+    layer i of n is left out of a batch with probability ``layer_drop * i / n`` (Huang et al.
+    2016), drawn from Python's ``random``, whose state checkpoints keep.
 
     Args:
         layers: The layers.

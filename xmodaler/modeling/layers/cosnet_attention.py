@@ -23,7 +23,7 @@ class COSNetAttention(nn.Module):
 
     With ``q = W_q y``: ``l = W_c att(q, words)``, ``u = W_u [att(q, picture); att(q, semantics)]``,
     ``g = sigmoid(W_g [l; u])``, and the result is ``LN(dropout(g * l + (1 - g) * u) + y)``
-    (Li et al. 2022, section 3.4).
+    (Li et al. 2022, the sentence decoder).
 
     Args:
         hidden_size: Width D.

@@ -26,7 +26,7 @@ class MemoryAttention(nn.Module):
     """Multi-head attention whose keys and values may be extended by learned memory.
 
     ``softmax(q [k; sqrt(d) m_k]^T / sqrt(d)) [v; sqrt(m) m_v]`` per head, where m learned rows
-    follow those of the input and are never masked (Cornia et al. 2020, equations 3 and 4). They
+    follow those of the input and are never masked (Cornia et al. 2020, section 3.1). They
     hold what is known of the world rather than seen in the picture.
 
     Args:

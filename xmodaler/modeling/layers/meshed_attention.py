@@ -15,7 +15,7 @@ class MeshedDecoderLayer(nn.Module):
 
     With ``a = SelfAttention(y)`` and ``e_i = CrossAttention(a, x_i)``, the same weights for every
     encoder layer i, gates ``alpha_i = sigmoid(W_i [a; e_i] + b_i)`` mix what was found:
-    ``z = sum_i alpha_i * e_i / sqrt(L)`` (section 3.2, equations 5 to 7). The residual around the
+    ``z = sum_i alpha_i * e_i / sqrt(L)`` (section 3.2). The residual around the
     cross-attention lies inside each ``e_i``.
 
     Args:
