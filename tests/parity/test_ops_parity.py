@@ -1,11 +1,16 @@
-"""Model-free numbers of the reference: losses and position encodings."""
+"""Model-free numbers of the reference: losses, position encodings, scheduled sampling."""
+
+import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from xmodaler.config import kfg
+from xmodaler.engine.hooks import ScheduledSampling
 from xmodaler.losses import CrossEntropy, LabelSmoothing, RewardCriterion
+from xmodaler.losses.sem_comphder import SemComphderLoss
 from xmodaler.modeling.embedding.position_embedding import SinusoidEncoding
 
 TOLERANCE = {"atol": 1e-5, "rtol": 1e-5}
@@ -57,6 +62,50 @@ def test_reward_criterion(numbers):
         torch.testing.assert_close(value, numbers[f"{case}/loss"], **TOLERANCE)
         (grad,) = torch.autograd.grad(value, log_probs)
         torch.testing.assert_close(grad, numbers[f"{case}/grad"], **TOLERANCE)
+
+
+def test_losses_on_semantic_words(numbers, shared_folder):
+    names = [name for name in numbers if name.startswith("sem/filter_loss_")]
+    assert names
+    sizes = {"num_classes": numbers["sem/SEMANTICS_PRED"].size(2) - 1}
+    sizes["slot_size"] = numbers["sem/SEMANTICS_PRED"].size(1)
+    sizes["slot_size"] -= numbers["sem/SEMANTICS_LABELS"].size(1)
+    for name in names:
+        case = name.removeprefix("sem/filter_loss_")
+        filter_weight, reconstruct_weight = (float(part[2:]) for part in case.split("_"))
+        loss = SemComphderLoss(
+            **sizes, filter_weight=filter_weight, reconstruct_weight=reconstruct_weight
+        )
+        scores = numbers["sem/SEMANTICS_PRED"].clone().requires_grad_()
+        labels = (kfg.SEMANTICS_LABELS, kfg.SEMANTICS_MISS_LABELS)
+        batch = {kfg.SEMANTICS_PRED: scores, **{key: numbers[f"sem/{key}"] for key in labels}}
+        values = loss(batch)
+        for part in ("filter_loss", "reconstruct_loss"):
+            torch.testing.assert_close(values[part], numbers[f"sem/{part}_{case}"], **TOLERANCE)
+        (grad,) = torch.autograd.grad(sum(values.values()), scores)
+        torch.testing.assert_close(grad, numbers[f"sem/grad_{case}"], **TOLERANCE)
+
+
+def test_probability_of_scheduled_sampling(shared_folder):
+    path = shared_folder / "scheduled_sampling.json"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    for recipe in json.loads(path.read_text()):
+        per_epoch = recipe["iters_per_epoch"]
+        hook = ScheduledSampling(
+            start_iter=recipe["start_epoch"] * per_epoch,
+            inc_every_iter=recipe["inc_every_epoch"] * per_epoch,
+            inc_prob=recipe["inc_prob"],
+            max_prob=recipe["max_prob"],
+        )
+        hook.trainer = SimpleNamespace(ss_prob=0.0)
+        used = []
+        for hook.trainer.iter in range(recipe["epochs"] * per_epoch):
+            used.append(hook.trainer.ss_prob)
+            hook.after_step()
+        first, last = used[::per_epoch], used[per_epoch - 1 :: per_epoch]
+        assert first == pytest.approx(recipe["prob_used_first_iter_of_epoch"]), recipe["name"]
+        assert last == pytest.approx(recipe["prob_used_last_iter_of_epoch"]), recipe["name"]
 
 
 def test_sinusoids(shared_folder):
