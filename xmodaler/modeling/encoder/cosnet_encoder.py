@@ -19,9 +19,9 @@ class COSNetEncoder(GTransformerEncoder):
     """A grid encoder, and a comprehender and ranker of semantic words (Li et al., CVPR 2022).
 
     The words that a retrieval model proposes, and S learned slots for what it missed, attend to
-    each other and to the grid (the semantic comprehender). A head then says of each which class it is, class C
-    meaning irrelevant. Last, every word o takes a place in the sentence: with P one vector per
-    place, ``o + softmax(o P^T) P`` (the semantic ranker).
+    each other and to the grid (the semantic comprehender). A head then says of each which class it
+    is, class C meaning irrelevant. Last, every word o takes a place in the sentence: with P one
+    vector per place, ``o + softmax(o P^T) P`` (the semantic ranker).
 
     Args:
         hidden_size: Width D.
