@@ -15,7 +15,7 @@ from xmodaler.modeling.layers import BaseAttention, get_act_layer
 from xmodaler.modeling.layers.bert import BertSelfAttention, BertXAttention
 from xmodaler.modeling.layers.create_act import get_activation
 from xmodaler.modeling.layers.dot_product import attend
-from xmodaler.modeling.layers.few_rows import StepWeights, distinct, linear, multiply
+from xmodaler.modeling.layers.few_rows import StepWeights, distinct, forget, linear, multiply
 from xmodaler.modeling.layers.lstm import lstm_pointwise
 from xmodaler.modeling.layers.masking import additive
 from xmodaler.modeling.layers.packing import Packing, worth_packing
@@ -205,8 +205,46 @@ def test_products_of_few_rows(inputs, outputs, bias):
         torch.testing.assert_close(linear(layer, x, copies), expected.detach())
         addend = torch.randn(9, outputs)
         torch.testing.assert_close(multiply(x, layer.weight, addend), x @ layer.weight.t() + addend)
+        half = slice(inputs // 2, inputs)
+        part = x[:, half] @ layer.weight[:, half].t()
+        for weights in (None, copies):
+            product = multiply(x[:, half], layer.weight, None, weights, half)
+            torch.testing.assert_close(product, part)
     assert linear(layer, x).requires_grad
-    assert (StepWeights.where_they_pay([layer]) is None) is (inputs >= 1024)
+
+
+def test_copies_of_weights_are_kept_until_something_changes():
+    model = nn.Linear(8, 8)
+    assert StepWeights.kept(model, []) is None
+    first = StepWeights.kept(model, [model])
+    assert StepWeights.kept(model, [model]) is first
+    with torch.no_grad():
+        model.weight.mul_(2)
+    second = StepWeights.kept(model, [model])
+    assert second is not first
+    torch.testing.assert_close(second.of(model), model.weight.t())
+    forget(model)
+    assert StepWeights.kept(model, [model]) is not second
+
+
+@pytest.mark.parametrize("kind", ["updown", "transformer"])
+def test_a_model_decodes_with_the_weights_that_training_left(tiny, kind):
+    model, batch = tiny.model(kind), tiny.batch(images=9, groups=1)
+
+    def second_word_logits(model):
+        with torch.no_grad():
+            _, state = model.eval().step(torch.zeros(9, dtype=torch.long), model.start(batch))
+            return model.step(torch.ones(9, dtype=torch.long), state)[0]
+
+    before = second_word_logits(model)
+    model.train()
+    for weight in model.parameters():
+        weight.data.mul_(1.5)  # unseen by version counters, as with fused optimizers
+    after = second_word_logits(model)
+    assert not torch.allclose(before, after)
+    fresh = tiny.model(kind, seed=1)
+    fresh.load_state_dict(model.state_dict())
+    torch.testing.assert_close(after, second_word_logits(fresh))
 
 
 def test_distinct_entries_and_their_places():

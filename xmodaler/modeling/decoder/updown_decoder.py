@@ -15,7 +15,7 @@ from ..layers.few_rows import are_few, multiply
 from ..layers.grouping import repeat_rows
 from ..layers.lstm import lstm_pointwise
 from ..layers.packing import pack_or_flatten, unpack_or_keep
-from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION
+from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION, STEP_WEIGHTS
 from .build import DECODER_REGISTRY
 from .decoder import Decoder
 from .updown_recurrence import shared_gates, unroll
@@ -99,6 +99,12 @@ class UpDownDecoder(Decoder):
             {"ATT_EMBED_SIZE": 512, "DROPOUT1": 0.0, "DROPOUT2": 0.0, "ATT_EMBED_DROPOUT": 0.0}
         )
 
+    def step_layers(self) -> list[Tensor]:
+        """The weights that every step multiplies by."""
+        return [
+            each for cell in (self.lstm1, self.lstm2) for each in (cell.weight_ih, cell.weight_hh)
+        ]
+
     def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """P_ATT_FEATS, the prepared attention memory of each image, and zero states."""
         feats = batched_inputs[kfg.ATT_FEATS]
@@ -134,7 +140,8 @@ class UpDownDecoder(Decoder):
         need_weights = bool(batched_inputs.get(RETURN_ATTENTION, False))
         attended, weights = self.att(h1, batched_inputs[kfg.P_ATT_FEATS], need_weights)
         second = self.dropout2(torch.cat([attended, h1], dim=-1))
-        h2, c2 = lstm_pointwise(multiply(second, self.lstm2.weight_ih, gates2), c2)
+        copies = batched_inputs.get(STEP_WEIGHTS)
+        h2, c2 = lstm_pointwise(multiply(second, self.lstm2.weight_ih, gates2, copies), c2)
         produced: dict[str, Any] = {
             kfg.G_HIDDEN_STATES: [h1, h2],
             kfg.G_CELL_STATES: [c1, c2],

@@ -1,5 +1,6 @@
 """The recurrence of Up-Down, computed with as little repeated work as possible."""
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,9 +11,9 @@ from xmodaler.functional import trees
 
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
-from ..layers.few_rows import distinct, product
+from ..layers.few_rows import distinct, multiply
 from ..layers.lstm import lstm_pointwise
-from ..stage_keys import IMAGE_GATES
+from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS
 
 if TYPE_CHECKING:
     from .updown_decoder import UpDownDecoder
@@ -29,23 +30,33 @@ def shared_gates(
     Only what differs is multiplied: hypotheses that continue the same one share its states, those
     that read the same word its embedding, and all of an image the global feature.
     """
-    w_h2, _, w_x = decoder.lstm1.weight_ih.split(decoder.input_widths, dim=1)
+    weights = batched_inputs.get(STEP_WEIGHTS)
+    first, second = decoder.lstm1, decoder.lstm2
+    own, _, word = _columns(decoder)
     image_gates = batched_inputs[IMAGE_GATES]
     x = batched_inputs[kfg.G_TOKEN_EMBED]
     row, place = distinct(batched_inputs[kfg.G_TOKENS_IDS])
     if not torch.equal(x.index_select(0, row).index_select(0, place), x):
         row = place = torch.arange(x.shape[0])  # the embedding depends on more than the word
-    words = product(x.index_select(0, row), w_x)
+    words = multiply(x.index_select(0, row), first.weight_ih, None, weights, word)
     gates1 = words.index_select(0, place).unflatten(0, (image_gates.shape[0], -1))
-    gates1 = (gates1 + image_gates.unsqueeze(1)).flatten(0, 1)
-    bias2 = decoder.lstm2.bias_ih + decoder.lstm2.bias_hh
+    gates1 = gates1.add_(image_gates.unsqueeze(1)).flatten(0, 1)
+    bias2 = second.bias_ih + second.bias_hh
     if batched_inputs[kfg.TIME_STEP] == 0:  # states are zero
         return gates1, bias2.expand_as(gates1), None, None
     row, place = distinct(batched_inputs[kfg.HISTORY_STATES])
     h1, h2 = (h.index_select(0, row) for h in batched_inputs[kfg.G_HIDDEN_STATES])
-    gates1 += product(h1, decoder.lstm1.weight_hh, product(h2, w_h2)).index_select(0, place)
-    gates2 = product(h2, decoder.lstm2.weight_hh, bias2).index_select(0, place)
+    states = multiply(h2, first.weight_ih, None, weights, own)
+    states = multiply(h1, first.weight_hh, states, weights)
+    gates1.add_(states.index_select(0, place))
+    gates2 = multiply(h2, second.weight_hh, bias2, weights).index_select(0, place)
     return gates1, gates2, *batched_inputs[kfg.G_CELL_STATES]
+
+
+def _columns(decoder: "UpDownDecoder") -> list[slice]:
+    """The columns of the input weight of LSTM1 for each of its inputs."""
+    ends = list(itertools.accumulate(decoder.input_widths, initial=0))
+    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def unroll(

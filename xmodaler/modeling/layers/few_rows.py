@@ -4,12 +4,13 @@ A step multiplies a few dozen rows by weights of tens of megabytes, which come f
 every time. ``F.linear`` has BLAS rearrange each weight first, which takes up to a third of the
 product. Two ways around it, both exact:
 
-* :func:`product` swaps the operands, ``W X`` with the rows as columns of X; best for wide inputs.
-* :class:`StepWeights` are copies of the weights with the inputs outermost, made once per decoded
-  batch; best for narrow inputs.
+* :class:`StepWeights` are copies of the weights with the inputs outermost. They are kept from one
+  decoded batch to the next, as long as the model stays in evaluation mode.
+* :func:`product` swaps the operands, ``W X`` with the rows as columns of X, and needs no copy.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -53,17 +54,30 @@ def product(x: Tensor, weight: Tensor, addend: Tensor | None = None) -> Tensor:
     return torch.addmm(addend, weight, columns).t()
 
 
-def multiply(x: Tensor, weight: Tensor, addend: Tensor) -> Tensor:
-    """``x W^T + addend`` in the layout that suits.
+def multiply(
+    x: Tensor,
+    weight: Tensor,
+    addend: Tensor | None = None,
+    weights: "StepWeights | None" = None,
+    columns: slice = slice(None),
+) -> Tensor:
+    """``x W^T + addend`` with some columns of a weight, in the way that suits.
 
     Args:
-        x: (rows, in).
+        x: (rows, width of the columns).
         weight: (out, in).
-        addend: (rows, out).
+        addend: (out,) or (rows, out).
+        weights: Copies made for decoding, or None.
+        columns: Which inputs of the weight x stands for.
+
+    Returns:
+        (rows, out).
     """
-    if are_few(x.shape[0], x):
-        return product(x, weight, addend)
-    return torch.addmm(addend, x, weight.t())
+    copy = weights.of(weight) if weights is not None else None
+    if copy is None and are_few(x.shape[0], x):
+        return product(x, weight[:, columns], addend)
+    factor = copy[columns] if copy is not None else weight[:, columns].t()
+    return x @ factor if addend is None else torch.addmm(addend, x, factor)
 
 
 def input_major(weight: Tensor) -> Tensor:
@@ -80,25 +94,53 @@ def input_major(weight: Tensor) -> Tensor:
     return copy
 
 
+_Fingerprint = tuple[tuple[int, int], ...]
+_KEPT: "WeakKeyDictionary[nn.Module, tuple[_Fingerprint, StepWeights]]" = WeakKeyDictionary()
+
+
 class StepWeights:
-    """Copies of the weights of some layers, for the steps of one decoded batch.
+    """Input-major copies of weights, for the steps of decoding.
 
     Args:
-        layers: The layers.
+        weights: Weights (out, in), or layers that have one.
     """
 
-    def __init__(self, layers: Iterable[nn.Linear]) -> None:
-        self._copies = {layer: input_major(layer.weight) for layer in layers}
+    def __init__(self, weights: Iterable[nn.Linear | Tensor]) -> None:
+        self._copies = {id(weight): input_major(weight) for weight in map(_weight, weights)}
 
     @classmethod
-    def where_they_pay(cls, layers: Sequence[nn.Linear]) -> "StepWeights | None":
-        """Copies of all layers when some are narrow; :func:`product` serves wide ones as well."""
-        narrow = any(layer.in_features < _WIDE for layer in layers)
-        return cls(layers) if narrow else None
+    def kept(cls, model: nn.Module, weights: Iterable[nn.Linear | Tensor]) -> "StepWeights | None":
+        """The copies of a model: those of the last call if nothing has changed, else new ones.
 
-    def of(self, layer: nn.Linear) -> Tensor | None:
-        """The copy (in, out) of a layer's weight, if there is one."""
-        return self._copies.get(layer)
+        Args:
+            model: The owner, in evaluation mode. It has to call :func:`forget` when it begins to
+                train: fused optimizers change weights without telling.
+            weights: Its weights; without any there are no copies.
+        """
+        tensors = [_weight(weight) for weight in weights]
+        if not tensors:
+            return None
+        if any(tensor.is_inference() for tensor in tensors):  # their changes cannot be seen
+            return cls(tensors)
+        now = tuple((tensor.data_ptr(), tensor._version) for tensor in tensors)
+        before, copies = _KEPT.get(model, (None, None))
+        if copies is None or before != now:
+            copies = cls(tensors)
+            _KEPT[model] = (now, copies)
+        return copies
+
+    def of(self, weight: nn.Linear | Tensor) -> Tensor | None:
+        """The copy (in, out) of a weight, if there is one."""
+        return self._copies.get(id(_weight(weight)))
+
+
+def forget(model: nn.Module) -> None:
+    """Drop the copies that :meth:`StepWeights.kept` keeps of a model."""
+    _KEPT.pop(model, None)
+
+
+def _weight(owner: nn.Linear | Tensor) -> Tensor:
+    return owner if isinstance(owner, Tensor) else owner.weight
 
 
 def linear(layer: nn.Linear, x: Tensor, weights: StepWeights | None = None) -> Tensor:

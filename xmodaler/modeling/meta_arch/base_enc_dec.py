@@ -16,7 +16,7 @@ from ..decoder import add_decoder_config, build_decoder
 from ..embedding import add_embedding_config, build_token_embed, build_visual_embed
 from ..encoder import add_encoder_config, build_encoder
 from ..layers.caption_plan import CaptionPlan
-from ..layers.few_rows import StepWeights, are_few
+from ..layers.few_rows import StepWeights, are_few, forget
 from ..layers.grouping import queries_per_image
 from ..layers.masking import as_bool
 from ..layers.packing import worth_packing
@@ -209,11 +209,18 @@ class BaseEncoderDecoder(nn.Module, ABC):
         state = {"memory": memory, "rows": rows, "time": 0, "outputs": encoded}
         return {**state, "weights": self._step_weights(batch[kfg.ATT_FEATS])}
 
+    def train(self, mode: bool = True) -> "BaseEncoderDecoder":
+        """As for any module; copies of weights made for decoding are dropped."""
+        if mode:
+            forget(self)
+        return super().train(mode)
+
     def _step_weights(self, feats: Tensor) -> StepWeights | None:
-        """Copies of narrow layers for the steps of a batch, where they pay."""
+        """Copies of the weights of the steps, where they pay."""
+        if self.training or not are_few(feats.shape[0], feats):
+            return None
         owners = [part for part in (self.decoder, self.predictor) if hasattr(part, "step_layers")]
-        layers = [layer for owner in owners for layer in owner.step_layers()]
-        return StepWeights.where_they_pay(layers) if are_few(feats.shape[0], feats) else None
+        return StepWeights.kept(self, [each for part in owners for each in part.step_layers()])
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Feed one word to every hypothesis.
