@@ -7,22 +7,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
-from xmodaler.utils.errors import UserError
 
-from ..attention import AdditiveAttention, build_attention
+from ..attention import AdditiveAttention
 from ..layers.caption_plan import Feedback, Staircase
 from ..layers.few_rows import are_few, multiply
 from ..layers.grouping import repeat_rows
 from ..layers.lstm import lstm_pointwise
-from ..layers.packing import pack_or_flatten, unpack_or_keep
-from ..stage_keys import ATT_PACKING, ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION, STEP_WEIGHTS
+from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS
 from .build import DECODER_REGISTRY
-from .decoder import Decoder
+from .recurrent_decoder import RecurrentDecoder
 from .updown_recurrence import shared_gates, unroll
 
 
 @DECODER_REGISTRY.register()
-class UpDownDecoder(Decoder):
+class UpDownDecoder(RecurrentDecoder):
     """Top-down attention between two LSTMs (Anderson et al. 2018, section 3.2).
 
     ``h1, c1 = LSTM1(drop1([h2; g; x]))``, ``a = att(h1, f)``, ``h2, c2 = LSTM2(drop2([a; h1]))``;
@@ -39,7 +37,6 @@ class UpDownDecoder(Decoder):
         attention: The cross-modal attention; additive attention by default.
     """
 
-    folds_queries = True
     num_layers = 2
 
     @configurable
@@ -80,15 +77,13 @@ class UpDownDecoder(Decoder):
             "att_embed_size": node.ATT_EMBED_SIZE,
             "att_embed_dropout": node.ATT_EMBED_DROPOUT,
         }
-        attention = None
-        if cfg.MODEL.ATTENTION != "AdditiveAttention":
-            attention = build_attention(
-                cfg,
-                query_dim=sizes["hidden_size"],
-                memory_dim=sizes["visual_embed_dim"],
-                embed_dim=sizes["att_embed_size"],
-                dropout=sizes["att_embed_dropout"],
-            )
+        attention = cls.attention_from_config(
+            cfg,
+            query_dim=sizes["hidden_size"],
+            memory_dim=sizes["visual_embed_dim"],
+            embed_dim=sizes["att_embed_size"],
+            dropout=sizes["att_embed_dropout"],
+        )
         dropouts = {"dropout1": node.DROPOUT1, "dropout2": node.DROPOUT2}
         return {**sizes, **dropouts, "attention": attention}
 
@@ -108,12 +103,8 @@ class UpDownDecoder(Decoder):
     def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """P_ATT_FEATS, the prepared attention memory of each image, and zero states."""
         feats = batched_inputs[kfg.ATT_FEATS]
-        packing = batched_inputs.get(ATT_PACKING)
-        projected = unpack_or_keep(self.p_att_feats(pack_or_flatten(feats, packing)), packing)
-        memory = self.att.precompute(feats, batched_inputs.get(kfg.EXT_ATT_MASKS), projected)
-        ids = torch.arange(feats.shape[0], device=feats.device)
-        states = self.init_states(feats.shape[0])
-        return {kfg.P_ATT_FEATS: memory, **states, kfg.HISTORY_STATES: ids}
+        states = {**self.init_states(feats.shape[0]), **self.state_numbers(feats)}
+        return {**self.attention_memory(batched_inputs), **states}
 
     def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """IMAGE_GATES (B, 4H), what the global feature adds to the gates of LSTM1.
@@ -137,19 +128,12 @@ class UpDownDecoder(Decoder):
         else:
             gates1, gates2, c1, c2 = self._gates(batched_inputs)
         h1, c1 = lstm_pointwise(gates1, c1)
-        need_weights = bool(batched_inputs.get(RETURN_ATTENTION, False))
-        attended, weights = self.att(h1, batched_inputs[kfg.P_ATT_FEATS], need_weights)
+        attended, seen = self.attend(h1, batched_inputs)
         second = self.dropout2(torch.cat([attended, h1], dim=-1))
         copies = batched_inputs.get(STEP_WEIGHTS)
         h2, c2 = lstm_pointwise(multiply(second, self.lstm2.weight_ih, gates2, copies), c2)
-        produced: dict[str, Any] = {
-            kfg.G_HIDDEN_STATES: [h1, h2],
-            kfg.G_CELL_STATES: [c1, c2],
-            kfg.HISTORY_STATES: torch.arange(x.shape[0], device=x.device),
-        }
-        if need_weights:
-            produced[ATTENTION_WEIGHTS] = weights
-        return produced
+        states = {kfg.G_HIDDEN_STATES: [h1, h2], kfg.G_CELL_STATES: [c1, c2]}
+        return {**states, **self.state_numbers(x), **seen}
 
     def _gates(self, batched_inputs: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The gates of LSTM1, what h2 adds to those of LSTM2, and the cells, for every row."""
@@ -179,11 +163,5 @@ class UpDownDecoder(Decoder):
 
     def global_feature(self, batched_inputs: dict[str, Any]) -> Tensor:
         """GLOBAL_FEATS as (B, D)."""
-        g = batched_inputs.get(kfg.GLOBAL_FEATS)
-        if g is None or g.flatten(1).shape[1] != self.input_widths[1]:
-            found = "is missing" if g is None else f"has width {g.flatten(1).shape[1]}"
-            raise UserError(
-                f"{kfg.GLOBAL_FEATS} {found}; UpDownDecoder needs width "
-                f"{self.input_widths[1]} (MODEL.VISUAL_EMBED.OUT_DIM), as UpDownEncoder gives it"
-            )
-        return g.flatten(1)
+        width, setting = self.input_widths[1], "MODEL.VISUAL_EMBED.OUT_DIM"
+        return self.vector_of(batched_inputs, kfg.GLOBAL_FEATS, width, setting)

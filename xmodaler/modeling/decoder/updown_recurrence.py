@@ -11,7 +11,7 @@ from xmodaler.functional import trees
 
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
-from ..layers.few_rows import distinct, multiply
+from ..layers.few_rows import distinct, multiply, multiply_shared
 from ..layers.lstm import lstm_pointwise
 from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS
 
@@ -34,12 +34,9 @@ def shared_gates(
     first, second = decoder.lstm1, decoder.lstm2
     own, _, word = _columns(decoder)
     image_gates = batched_inputs[IMAGE_GATES]
-    x = batched_inputs[kfg.G_TOKEN_EMBED]
-    row, place = distinct(batched_inputs[kfg.G_TOKENS_IDS])
-    if not torch.equal(x.index_select(0, row).index_select(0, place), x):
-        row = place = torch.arange(x.shape[0])  # the embedding depends on more than the word
-    words = multiply(x.index_select(0, row), first.weight_ih, None, weights, word)
-    gates1 = words.index_select(0, place).unflatten(0, (image_gates.shape[0], -1))
+    x, ids = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs[kfg.G_TOKENS_IDS]
+    words = multiply_shared(x, ids, first.weight_ih, None, weights, word)
+    gates1 = words.unflatten(0, (image_gates.shape[0], -1))
     gates1 = gates1.add_(image_gates.unsqueeze(1)).flatten(0, 1)
     bias2 = second.bias_ih + second.bias_hh
     if batched_inputs[kfg.TIME_STEP] == 0:  # states are zero

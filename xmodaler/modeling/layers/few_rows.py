@@ -174,3 +174,28 @@ def distinct(ids: Tensor) -> tuple[Tensor, Tensor]:
     values, place = torch.unique(ids, return_inverse=True)
     rows = torch.arange(len(ids), device=ids.device)
     return torch.empty_like(values).scatter_(0, place, rows), place
+
+
+def multiply_shared(
+    x: Tensor,
+    ids: Tensor,
+    weight: Tensor,
+    addend: Tensor | None = None,
+    weights: StepWeights | None = None,
+    columns: slice = slice(None),
+) -> Tensor:
+    """As :func:`multiply`, once for all rows that are equal where their ids are.
+
+    Args:
+        x: (rows, width of the columns).
+        ids: (rows,) int64, for example words, or numbers of states.
+        weight: (out, in).
+        addend: (out,).
+        weights: Copies made for decoding, or None.
+        columns: Which inputs of the weight x stands for.
+    """
+    row, place = distinct(ids)
+    rows = x.index_select(0, row)
+    if not torch.equal(rows.index_select(0, place), x):  # they depend on more than the id
+        return multiply(x, weight, addend, weights, columns)
+    return multiply(rows, weight, addend, weights, columns).index_select(0, place)
