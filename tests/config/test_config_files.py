@@ -229,7 +229,8 @@ def test_printing_shows_all_or_what_differs_or_a_part(tmp_path):
         describe_config(cfg, key="SOLVER.EPOCHS")
 
 
-SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+LISTS = ("bars.yaml", "zoo.yaml")  # data about configs, which lie beside them
+SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.name not in LISTS)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[str(p.relative_to(ROOT)) for p in SHIPPED])
@@ -240,38 +241,3 @@ def test_every_shipped_config_loads(path, monkeypatch):
     cfg = load_config(os.fspath(path), ["OUTPUT_DIR", "./out"], add_config)
     cfg.freeze()
     assert cfg.OUTPUT_DIR == "./out"
-
-
-def _released(name):
-    from xmodaler.modeling import add_config
-
-    return load_config(str(ROOT / "configs" / "image_caption" / name), (), add_config)
-
-
-def test_released_updown_recipe():
-    cfg = _released("updown/updown.yaml")
-    assert (cfg.SOLVER.EPOCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.GRAD_CLIP_TYPE) == (30, 5e-4, "value")
-    assert (cfg.LR_SCHEDULER.NAME, cfg.LR_SCHEDULER.STEP_SIZE) == ("StepLR", 3)
-    assert (cfg.LR_SCHEDULER.GAMMA, cfg.LOSSES.NAMES) == (0.8, ["CrossEntropy"])
-    assert (cfg.MODEL.DECODER_DIM, cfg.MODEL.UPDOWN.ATT_EMBED_SIZE) == (1024, 512)
-    assert (cfg.DATALOADER.TRAIN_BATCH_SIZE, cfg.DECODE_STRATEGY.BEAM_SIZE) == (8, 3)
-    cfg = _released("updown/updown_rl.yaml")
-    assert (cfg.ENGINE.NAME, cfg.LR_SCHEDULER.NAME, cfg.SOLVER.BASE_LR) == (
-        "RLTrainer",
-        "FixLR",
-        5e-5,
-    )
-    assert (cfg.DATALOADER.TRAIN_BATCH_SIZE, cfg.LOSSES.NAMES) == (16, ["LabelSmoothing"])
-
-
-def test_released_transformer_recipes():
-    cfg = _released("transformer/transformer.yaml")
-    assert (cfg.LR_SCHEDULER.NAME, cfg.LR_SCHEDULER.MODEL_SIZE) == ("NoamLR", 512)
-    assert (cfg.LR_SCHEDULER.WARMUP, cfg.LOSSES.NAMES) == (10000, ["LabelSmoothing"])
-    assert (cfg.MODEL.BERT.NUM_HIDDEN_LAYERS, cfg.MODEL.BERT.NUM_GENERATION_LAYERS) == (6, 6)
-    assert (cfg.MODEL.BERT.HIDDEN_ACT, cfg.DECODE_STRATEGY.BEAM_SIZE) == ("relu", 2)
-    assert cfg.MODEL.TOKEN_EMBED.ACTIVATION == "none" and cfg.MODEL.TOKEN_EMBED.DROPOUT == 0.1
-    assert _released("transformer/transformer_rl.yaml").SOLVER.BASE_LR == 1e-5
-    cfg = _released("transformer/clip_transformer.yaml")
-    assert (cfg.SOLVER.EPOCH, cfg.MODEL.BERT.HIDDEN_DROPOUT_PROB) == (35, 0.2)
-    assert (cfg.SCHEDULED_SAMPLING.START_EPOCH, cfg.DECODE_STRATEGY.BEAM_SIZE) == (9999, 3)

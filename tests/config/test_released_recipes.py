@@ -198,6 +198,23 @@ def test_what_only_some_recipes_set():
     assert first.DATALOADER.SAMPLE_PROB == 0.2
 
 
+LAYERS = {
+    "transformer/transformer": (6, 6),
+    "transformer/clip_transformer": (6, 6),
+    "cosnet/cosnet": (6, 6),
+    "msvd/transformer/transformer": (6, 6),
+    "msrvtt/transformer/transformer": (2, 2),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_of_the_transformers(name):
+    bert = config_of(name).MODEL.BERT
+    assert (bert.NUM_HIDDEN_LAYERS, bert.NUM_GENERATION_LAYERS) == LAYERS[name]
+    assert (bert.HIDDEN_SIZE, bert.NUM_ATTENTION_HEADS, bert.INTERMEDIATE_SIZE) == (512, 8, 2048)
+    assert bert.HIDDEN_ACT == "relu"
+
+
 def test_inference_configs_of_the_clip_transformer():
     for name, dataset in (("test", "MSCoCoFeatDataset"), ("test_raw", "MSCoCoRawDataset")):
         cfg = config_of(f"transformer/clip_transformer_{name}")
