@@ -19,8 +19,8 @@ from .xlan_decoder import XLANDecoder
 
 __all__ = [
     "DECODER_REGISTRY",
-    "COSNetDecoder",
     "AttributeDecoder",
+    "COSNetDecoder",
     "CausalConvDecoder",
     "ConvDecoder",
     "Decoder",

@@ -7,6 +7,7 @@ from .build import (
     build_token_embed,
     build_visual_embed,
 )
+from .frame_embed import FrameEmbedding
 from .meshed_memory_embed import MeshedMemoryVisualEmbedding
 from .tdconved_visual_embed import TDConvEDVisualBaseEmbedding
 from .timm_embed import TimmEmbedding
@@ -16,6 +17,7 @@ from .visual_grid_embed import VisualGridEmbedding
 
 __all__ = [
     "EMBEDDING_REGISTRY",
+    "FrameEmbedding",
     "MeshedMemoryVisualEmbedding",
     "TDConvEDVisualBaseEmbedding",
     "TimmEmbedding",

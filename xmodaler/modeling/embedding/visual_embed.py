@@ -93,6 +93,15 @@ class VisualBaseEmbedding(nn.Module):
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Tensor]:
         """Embed ATT_FEATS (B, N, in) and, if present, ATT_FEATS_LOC (B, N, 5) to (B, N, out)."""
+        x = self.project(batched_inputs)
+        for name in self.finishing:
+            layer = getattr(self, name)
+            if layer is not None:
+                x = layer(x)
+        return {kfg.ATT_FEATS: unpack_or_keep(x, batched_inputs.get(ATT_PACKING))}
+
+    def project(self, batched_inputs: dict[str, Any]) -> Tensor:
+        """The sum of what the Linears give, packed where positions are left out."""
         packing = batched_inputs.get(ATT_PACKING)
         feats = features_of(
             batched_inputs, kfg.ATT_FEATS, self.in_dim, "MODEL.VISUAL_EMBED.IN_DIM", self
@@ -101,11 +110,7 @@ class VisualBaseEmbedding(nn.Module):
         if self.embeddings_pos is not None and kfg.ATT_FEATS_LOC in batched_inputs:
             boxes = pack_or_flatten(batched_inputs[kfg.ATT_FEATS_LOC], packing)
             x = x + self.embeddings_pos(boxes.to(x.dtype))
-        for name in self.finishing:
-            layer = getattr(self, name)
-            if layer is not None:
-                x = layer(x)
-        return {kfg.ATT_FEATS: unpack_or_keep(x, packing)}
+        return x
 
 
 @EMBEDDING_REGISTRY.register()

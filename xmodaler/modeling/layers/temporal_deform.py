@@ -101,7 +101,9 @@ class TemporalDeformableBlock(nn.Module):
             return x.new_zeros(x.shape[0], 0, self.conv.bias.shape[0])
         if mask is not None and not self.compatible:
             x = x.masked_fill(~mask.unsqueeze(-1), 0.0)
-        offsets = self.offset_act(self.offset_conv(x.transpose(1, 2)).transpose(1, 2)).float()
+        offsets = self.offset_act(self.offset_conv(x.transpose(1, 2)).transpose(1, 2))
+        # Half precision could not say where between two of many frames a tap is.
+        offsets = offsets.to(_at_least_single(offsets))
         if self.compatible:
             positions = self._released_positions(offsets)
             x = _resampled_channels(x, self.zeros_outside)
@@ -209,7 +211,7 @@ def interpolation(positions: Tensor, length: int, zeros_outside: bool = False) -
 def _resampled_channels(x: Tensor, zeros_outside: bool) -> Tensor:
     """The channels (..., C) as the released sampling reads them."""
     channels = x.shape[-1]
-    c = torch.arange(channels, device=x.device, dtype=torch.float32)
+    c = torch.arange(channels, device=x.device, dtype=_at_least_single(x))
     positions = c * (channels / max(channels - 1, 1)) - 0.5
     if not zeros_outside:
         positions = positions.clamp(0, channels - 1)
@@ -220,3 +222,7 @@ def _resampled_channels(x: Tensor, zeros_outside: bool) -> Tensor:
         weight = (weight * ((entry >= 0) & (entry < channels))).to(x.dtype)
         sampled = sampled + x.index_select(-1, entry.clamp(0, channels - 1)) * weight
     return sampled
+
+
+def _at_least_single(like: Tensor) -> torch.dtype:
+    return torch.promote_types(like.dtype, torch.float32)
