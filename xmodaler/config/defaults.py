@@ -46,6 +46,11 @@ _C.DATALOADER.TEST_SPLIT = ""
 _C.DATALOADER.IMAGE_FOLDER = ""
 _C.DATALOADER.IMAGE_SIZE = 224
 _C.DATALOADER.IMAGE_AUGMENT = False
+_C.DATALOADER.VIDEO_FOLDER = ""
+# Which frames of a clip a model sees, MAX_FEAT_NUM at most: uniform, segment (one of each equal
+# part, at random in training) or fps (FRAME_RATE a second).
+_C.DATALOADER.FRAME_SAMPLING = "uniform"
+_C.DATALOADER.FRAME_RATE = 1.0
 _C.DATALOADER.MAX_BAD_FRACTION = 0.01  # more unreadable records than this stop an epoch
 
 _C.ENGINE = CN()

@@ -19,7 +19,7 @@ from .images import (
     MSCoCoSampleByTxtDataset,
 )
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
-from .videos import MSRVTTDataset, MSVDDataset
+from .videos import MSRVTTDataset, MSVDDataset, VideoCaptionDataset
 
 __all__ = [
     "DATASETS_REGISTRY",
@@ -39,6 +39,7 @@ __all__ = [
     "ResumableBatchSampler",
     "SampleError",
     "TrainingSampler",
+    "VideoCaptionDataset",
     "build_dataset_mapper",
     "build_xmodaler_train_loader",
     "build_xmodaler_valtest_loader",

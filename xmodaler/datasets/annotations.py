@@ -13,6 +13,9 @@ import numpy as np
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
+# What the file of a JSON line may be called, the most usual first.
+_NAME_KEYS = ("image", "video", "file_name")
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -83,9 +86,9 @@ def read_captions(
     """Pictures and their captions from COCO captions JSON or JSON lines.
 
     A JSON file has ``images`` (``id``, ``file_name``, optional ``split``) and ``annotations``
-    (``image_id``, ``caption``). A ``.jsonl`` file has one object a line: ``image``, ``captions``
-    (a list; or ``caption``, one string), optional ``id`` and ``split``; without ``id`` the number
-    of the line is the id.
+    (``image_id``, ``caption``). A ``.jsonl`` file has one object a line: ``image`` (or ``video``),
+    ``captions`` (a list; or ``caption``, one string), optional ``id`` and ``split``; without
+    ``id`` the number of the line is the id.
 
     Args:
         path: The file; JSON lines are recognised by ``.jsonl``/``.ndjson`` or by their content.
@@ -123,7 +126,7 @@ def _is_json_lines(path: Path) -> bool:
         record = json.loads(first)
     except json.JSONDecodeError:
         return False
-    return "image" in record and "images" not in record
+    return "images" not in record and ("image" in record or "video" in record)
 
 
 def _read_lines(path: Path) -> tuple[list[CaptionedImage], list[Problem]]:
@@ -161,13 +164,13 @@ def _image_of_line(record: Any, where: str, number: int) -> tuple[CaptionedImage
     if not isinstance(record, dict):
         raise ValueError('not an object {"image": ..., "captions": [...]}')
     image_id = record.get("id", record.get("image_id", number))
-    name = record.get("image", record.get("file_name", ""))
+    name = next((record[key] for key in _NAME_KEYS if key in record), "")
     captions = record.get("captions", record.get("caption", []))
     captions = [captions] if isinstance(captions, str) else captions
     if isinstance(image_id, bool) or not isinstance(image_id, str | int):
         raise ValueError(f"id {image_id!r} is neither a string nor an integer")
     if not isinstance(name, str) or not (name or "id" in record or "image_id" in record):
-        raise ValueError("'image', the file name of the picture, is missing or not a string")
+        raise ValueError("'image', the file name (or 'video'), is missing or not a string")
     if not isinstance(captions, list):
         raise ValueError("'captions' is not a list of strings")
     kept, problems = [], []
@@ -180,7 +183,7 @@ def _image_of_line(record: Any, where: str, number: int) -> tuple[CaptionedImage
     info = {
         key: value
         for key, value in record.items()
-        if key not in ("id", "image_id", "image", "file_name", "captions", "caption", "split")
+        if key not in ("id", "image_id", "captions", "caption", "split", *_NAME_KEYS)
     }
     split = record.get("split", "")
     return CaptionedImage(str(image_id), name, kept, str(split), where, info), problems

@@ -69,8 +69,9 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
     Returns:
         A new dict. Keys of :data:`PADDINGS` are padded tensors with their masks; IDS is a list of
-        B strings; SEQ_PER_SAMPLE is an int; IMAGES and other keys are stacked when all values are
-        tensors of one shape, and otherwise (not IMAGES) kept as a flat list. Notes about bad
+        B strings; SEQ_PER_SAMPLE is an int; IMAGES are stacked, those of clips (frames, 3, height,
+        width) padded to the most frames with ATT_MASKS of the frames; other keys are stacked when
+        all values are tensors of one shape, and otherwise kept as a flat list. Notes about bad
         records are passed on under ``_BAD``; a batch of nothing but bad records holds only these.
 
     Raises:
@@ -86,8 +87,10 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
             batch[key] = _one_count(key, values)
         elif key in PADDINGS:
             batch.update(_pad(key, values, good))
+        elif key == kfg.IMAGES:
+            batch.update(_pictures(key, values, good))
         else:
-            batch[key] = _stack(key, values, good)
+            batch[key] = _stack(values)
     if notes:
         batch[BAD_KEY] = notes
     return batch
@@ -183,14 +186,25 @@ def _pad(key: str, values: list[Any], samples: list[dict[str, Any]]) -> dict[str
     return batch
 
 
-def _stack(key: str, values: list[Any], samples: list[dict[str, Any]]) -> Tensor | list[Any]:
+def _pictures(key: str, values: list[Any], samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    """Pictures of one size, or clips of one size and any number of frames."""
+    tensors = [as_tensor(row) for row in _rows(values)]
+    frames = {(tensor.ndim, *tensor.shape[-3:], tensor.dtype) for tensor in tensors}
+    if len(frames) > 1 or not tensors[0].ndim >= 3:
+        shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+        names = ", ".join(_name(sample) for sample in samples[:8])
+        raise UserError(f"pictures of samples {names} differ in size or type: shapes {shapes}")
+    if tensors[0].ndim == 3:
+        return {key: torch.stack(tensors)}
+    lengths = torch.tensor([len(tensor) for tensor in tensors])
+    batch = {key: pad_tensors(tensors, 0)}
+    return {**batch, kfg.ATT_MASKS: torch.arange(batch[key].shape[1]) < lengths[:, None]}
+
+
+def _stack(values: list[Any]) -> Tensor | list[Any]:
     rows = _rows(values)
     if rows and all(isinstance(r, Tensor | np.ndarray | np.generic | int | float) for r in rows):
         tensors = [as_tensor(row) for row in rows]
         if len({(tensor.shape, tensor.dtype) for tensor in tensors}) == 1:
             return torch.stack(tensors)
-    if key == kfg.IMAGES:
-        shapes = sorted({tuple(getattr(row, "shape", ())) for row in rows})
-        names = ", ".join(_name(sample) for sample in samples[:8])
-        raise UserError(f"pictures of samples {names} differ in size or type: shapes {shapes}")
     return rows

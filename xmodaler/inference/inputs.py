@@ -14,7 +14,7 @@ from xmodaler.config import CfgNode, kfg
 from xmodaler.functional import dict_as_tensor
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
-from xmodaler.utils.pictures import PICTURE_SUFFIXES
+from xmodaler.utils.file_kinds import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from PIL import Image

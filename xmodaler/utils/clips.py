@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image
 
 from .errors import UserError
+from .file_kinds import PICTURE_SUFFIXES
 from .frame_sampling import Timeline
-from .pictures import MAX_PIXELS, PICTURE_SUFFIXES, load_picture, to_rgb
+from .pictures import MAX_PIXELS, load_picture, to_rgb
 
 
 class Clip(ABC):

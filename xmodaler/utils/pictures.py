@@ -12,12 +12,6 @@ from .errors import UserError
 
 MAX_PIXELS = 200_000_000  # 600 MB as RGB; beyond any camera, well below what a zip bomb declares
 
-PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-    | {".pgm", ".avif"}
-)
-"""Files that are taken from a folder; one that is named itself may be called anything."""
-
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 

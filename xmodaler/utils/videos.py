@@ -15,12 +15,6 @@ from .errors import UserError
 from .frame_sampling import Timeline
 from .video_file import VideoFile
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".avi", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".ts"}
-    | {".3gp", ".ogv", ".gif", ".apng"}
-)
-"""Files that are taken from a folder as clips; one that is named itself may be called anything."""
-
 
 def load_frames(
     path: str | os.PathLike[str], choose: Callable[[Timeline], Sequence[int]]

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -44,6 +44,9 @@ class CaptionDataset(MSCoCoDataset):
         seq_per_img, max_feat_num, max_seq_len, relation_file, gv_feat_file, attribute_file: As in
             :class:`MSCoCoDataset`.
     """
+
+    things: ClassVar[str] = "pictures"
+    folder_key: ClassVar[str] = "IMAGE_FOLDER"
 
     @configurable
     def __init__(
@@ -101,8 +104,8 @@ class CaptionDataset(MSCoCoDataset):
         """
         if not self.anno_file:
             raise UserError(
-                f"DATALOADER.{self.stage.upper()}_ANNFILE is empty; CaptionDataset needs COCO "
-                'captions JSON or JSON lines of {"image": ..., "captions": [...]}'
+                f"DATALOADER.{self.stage.upper()}_ANNFILE is empty; {type(self).__name__} needs "
+                f'COCO captions JSON or JSON lines of {{"{self.noun}": ..., "captions": [...]}}'
             )
         self._prepare(cfg)
         images, problems = read_captions(self.anno_file, self.split)
@@ -118,14 +121,15 @@ class CaptionDataset(MSCoCoDataset):
 
     def _prepare(self, cfg: CfgNode) -> None:
         super()._prepare(cfg)
+        key, things = self.folder_key, self.things
         if not (self.image_folder or self.feats_folder):
             raise UserError(
-                "CaptionDataset has neither pictures nor features; set DATALOADER.IMAGE_FOLDER to "
-                "the folder of the pictures or DATALOADER.FEATS_FOLDER to features"
+                f"{type(self).__name__} has neither {things} nor features; set DATALOADER.{key} to "
+                f"the folder of the {things} or DATALOADER.FEATS_FOLDER to features"
             )
         if self.image_folder:
             if not os.path.isdir(self.image_folder):
-                raise UserError(f"DATALOADER.IMAGE_FOLDER '{self.image_folder}' is not a folder")
+                raise UserError(f"DATALOADER.{key} '{self.image_folder}' is not a folder")
             self.read_picture.prepare()
 
     def _records(self, images: list[CaptionedImage]) -> list[dict[str, Any]]:
@@ -177,7 +181,7 @@ class CaptionDataset(MSCoCoDataset):
             sample.update(super().visual({**record, "image_id": stem} if by_stem else record))
         if self.image_folder:
             if not file_name:
-                raise SampleError(f"image '{image_id}'", "the annotations give no file name")
+                raise SampleError(self.name_of(record), "the annotations give no file name")
             sample[kfg.IMAGES] = self.read_picture(os.path.join(self.image_folder, file_name))
         if not self.feats_folder:
             sample.update(self.side(record))

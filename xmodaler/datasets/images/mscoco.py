@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class MSCoCoDataset:
         gv_feat_file: One vector (D,) by image, or ''.
         attribute_file: Attribute probabilities (A,) by image, or ''.
     """
+
+    noun: ClassVar[str] = "image"
 
     @configurable
     def __init__(
@@ -138,12 +140,16 @@ class MSCoCoDataset:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_store": None}
 
+    def name_of(self, record: dict[str, Any]) -> str:
+        """What a record is called in messages."""
+        return f"{self.noun} '{record['image_id']}'"
+
     def visual(self, record: dict[str, Any]) -> dict[str, Any]:
         """The visual keys of a record's sample."""
         if not self.feats_folder:
             return {**self.no_features(), **self.side(record)}
         arrays = self.store.get(record["image_id"])
-        sample = self.features(arrays, f"image '{record['image_id']}'")
+        sample = self.features(arrays, self.name_of(record))
         return {**sample, **self.side(record, kept_regions(arrays, sample))}
 
     def features(self, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -182,7 +188,7 @@ class MSCoCoDataset:
                 value = side_file.get(record["image_id"])
             if value is not None:
                 found[key] = value
-        return self.checked_side(found, f"image '{record['image_id']}'", regions)
+        return self.checked_side(found, self.name_of(record), regions)
 
     def checked_side(
         self, found: Mapping[str, Any], name: str, regions: Regions | None = None
@@ -210,7 +216,7 @@ class MSCoCoDataset:
         """The text keys of a record's sample."""
         if self.stage != "train":
             return {kfg.G_TOKENS_TYPE: np.ones(self.max_seq_len, dtype=np.int64)}
-        name = f"image '{record['image_id']}'"
+        name = self.name_of(record)
         tokens, targets = record.get("tokens_ids"), record.get("target_ids")
         if tokens is None or targets is None or not len(tokens):
             raise SampleError(name, "no caption to train on")

@@ -83,7 +83,7 @@ class MSCoCoCOSNetDataset(MSCoCoDataset):
     def text(self, record: dict[str, Any]) -> dict[str, Any]:
         """Captions and semantic words."""
         sample = super().text(record)
-        name = f"image '{record['image_id']}'"
+        name = self.name_of(record)
         if "attr_pred" not in record:
             raise SampleError(name, "no 'attr_pred', the ids of its predicted semantic words")
         predicted = self.semantic_words(record["attr_pred"], name)

@@ -2,5 +2,6 @@
 
 from .msrvtt import MSRVTTDataset
 from .msvd import MSVDDataset
+from .video_caption_dataset import VideoCaptionDataset
 
-__all__ = ["MSRVTTDataset", "MSVDDataset"]
+__all__ = ["MSRVTTDataset", "MSVDDataset", "VideoCaptionDataset"]
