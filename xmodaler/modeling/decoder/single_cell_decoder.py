@@ -13,8 +13,9 @@ from xmodaler.functional import trees
 
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
-from ..layers.few_rows import are_few, distinct, multiply, product
+from ..layers.few_rows import are_few, multiply, multiply_shared
 from ..layers.lstm import lstm_pointwise
+from ..stage_keys import STEP_WEIGHTS
 from .recurrent_decoder import RecurrentDecoder
 
 State = tuple[Tensor, ...]
@@ -76,6 +77,10 @@ class SingleCellDecoder(RecurrentDecoder):
         weight = self.cell.weight_hh
         return (weight.new_zeros(like.shape[0], self.hidden_size),) * len(self.state_keys)
 
+    def step_layers(self) -> list[Tensor]:
+        """The weights that every step multiplies by."""
+        return [self.cell.weight_ih, self.cell.weight_hh]
+
     def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """P_ATT_FEATS, the prepared attention memory of each image, and the first states."""
         memory = self.attention_memory(batched_inputs)
@@ -87,13 +92,14 @@ class SingleCellDecoder(RecurrentDecoder):
         HISTORY_STATES (R,) numbers the states: equal numbers, equal states.
         """
         state = tuple(batched_inputs[key][0] for key in self.state_keys)
-        weights = self.cell.weight_ih.split(self.input_widths, dim=1)
-        gates = self._word_gates(batched_inputs, weights[WORD])
+        gates = self._word_gates(batched_inputs)
         seen: dict[str, Tensor] = {}
         if self.att is not None:
             context, seen = self.attend(state[0], batched_inputs)
-            gates = multiply(self.dropout(context), weights[CONTEXT], gates)
-        hidden_gates = self._hidden_gates(batched_inputs[kfg.HISTORY_STATES], state[0])
+            columns, copies = slice(self.input_widths[WORD], None), batched_inputs.get(STEP_WEIGHTS)
+            context = self.dropout(context)
+            gates = multiply(context, self.cell.weight_ih, gates, copies, columns)
+        hidden_gates = self._hidden_gates(batched_inputs, state[0])
         return {**self._as_keys(self.advance(gates, hidden_gates, state)), **seen}
 
     def unroll(
@@ -159,21 +165,20 @@ class SingleCellDecoder(RecurrentDecoder):
         produced = {key: [part] for key, part in zip(self.state_keys, state, strict=True)}
         return {**produced, **self.state_numbers(state[0])}
 
-    def _word_gates(self, batched_inputs: dict[str, Any], weight: Tensor) -> Tensor:
+    def _word_gates(self, batched_inputs: dict[str, Any]) -> Tensor:
         """What the words of a step add to the gates, (R, gates)."""
-        x, bias = batched_inputs[kfg.G_TOKEN_EMBED], self.input_bias()
+        x, weight, bias = batched_inputs[kfg.G_TOKEN_EMBED], self.cell.weight_ih, self.input_bias()
+        columns = slice(self.input_widths[WORD])
         if self.training or not are_few(x.shape[0], x):
-            return F.linear(self.dropout(x), weight, bias)
-        row, place = distinct(batched_inputs[kfg.G_TOKENS_IDS])
-        if not torch.equal(x.index_select(0, row).index_select(0, place), x):
-            return product(x, weight, bias)  # the embedding depends on more than the word
-        return product(x.index_select(0, row), weight, bias).index_select(0, place)
+            return F.linear(self.dropout(x), weight[:, columns], bias)
+        ids, copies = batched_inputs[kfg.G_TOKENS_IDS], batched_inputs.get(STEP_WEIGHTS)
+        return multiply_shared(x, ids, weight, bias, copies, columns)
 
-    def _hidden_gates(self, numbers: Tensor, hidden: Tensor) -> HiddenGates:
-        """What the states of a step add; computed once for hypotheses that share a state."""
+    def _hidden_gates(self, batched_inputs: dict[str, Any], hidden: Tensor) -> HiddenGates:
+        """What the states (R, H) of a step add; once for hypotheses that share a state."""
         weight = self.cell.weight_hh
         if self.training or not are_few(hidden.shape[0], hidden):
             return lambda addend: addend + F.linear(hidden, weight)
-        row, place = distinct(numbers)
-        own = product(hidden.index_select(0, row), weight).index_select(0, place)
-        return lambda addend: addend + own
+        numbers, copies = batched_inputs[kfg.HISTORY_STATES], batched_inputs.get(STEP_WEIGHTS)
+        own = multiply_shared(hidden, numbers, weight, None, copies)
+        return lambda addend: own + addend
