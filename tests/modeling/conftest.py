@@ -9,6 +9,12 @@ from xmodaler.config import get_cfg, kfg
 from xmodaler.modeling import add_config, build_model
 
 VOCAB, FEATURES = 23, 10
+_CLASSES = (
+    "MODEL__ATTENTION",
+    "MODEL__DECODER",
+    "MODEL__VISUAL_EMBED__NAME",
+    "MODEL__ENCODER",
+)
 
 
 def tiny_cfg(kind="updown", **changes):
@@ -42,10 +48,10 @@ def tiny_cfg(kind="updown", **changes):
         model.ENCODER, model.VISUAL_EMBED.NAME = "GTransformerEncoder", "VisualGridEmbedding"
         model.VISUAL_EMBED.G_IN_DIM, cfg.DATALOADER.MAX_FEAT_NUM = 9, 6
     for key, value in changes.items():
-        if key in ("MODEL__ATTENTION", "MODEL__VISUAL_EMBED__NAME", "MODEL__ENCODER"):
+        if key in _CLASSES:
             set_key(cfg, key, value)
     add_config(cfg, cfg)
-    if kind == "updown":
+    if "UPDOWN" in cfg.MODEL:
         cfg.MODEL.UPDOWN.ATT_EMBED_SIZE = 8
     for key, value in changes.items():
         set_key(cfg, key, value)

@@ -18,6 +18,9 @@ class CrossAttention(nn.Module, ABC):
     the decoder, because released weights name it there (``decoder.p_att_feats``).
     """
 
+    takes_vector_query = True
+    """Whether single vectors may ask; where False no recurrent decoder can use it."""
+
     @classmethod
     def from_config(
         cls, cfg: CfgNode, query_dim: int, memory_dim: int, embed_dim: int, dropout: float
@@ -45,7 +48,7 @@ class CrossAttention(nn.Module, ABC):
         Returns:
             Tensors with first dimension B.
         """
-        prepared = {"memory": memory, "keys": projected}
+        prepared = {"memory": without_hidden(memory, mask), "keys": projected}
         return prepared if mask is None else {**prepared, "mask": mask}
 
     @abstractmethod
@@ -62,3 +65,12 @@ class CrossAttention(nn.Module, ABC):
         Returns:
             The context (B * G, memory_dim) and the weights (B * G, N) or None.
         """
+
+
+def without_hidden(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Values (B, N, ...) with zeros where an additive mask (B, N) hides them.
+
+    Weights there are 0 anyway, unless everything is hidden: then they are equal, and what they
+    weigh must not depend on how far the batch is padded.
+    """
+    return values if mask is None else values.masked_fill((mask != 0).unsqueeze(-1), 0.0)

@@ -8,7 +8,7 @@ from xmodaler.config import CfgNode, configurable
 
 from ..layers.dot_product import attend, check_heads, split_heads
 from ..layers.grouping import queries_per_image
-from .attention import CrossAttention, Memory
+from .attention import CrossAttention, Memory, without_hidden
 from .build import ATTENTION_REGISTRY
 
 
@@ -63,7 +63,9 @@ class MultiHeadQueryAttention(CrossAttention):
 
     def precompute(self, memory: Tensor, mask: Tensor | None, projected: Tensor) -> Memory:
         """Keys and values per head, (B, heads, N, d)."""
-        keys, values = (split_heads(part, self.num_heads) for part in projected.chunk(2, dim=-1))
+        keys, values = projected.chunk(2, dim=-1)
+        keys = split_heads(keys, self.num_heads)
+        values = split_heads(without_hidden(values, mask), self.num_heads)
         prepared = {"keys": keys, "values": values}
         return prepared if mask is None else {**prepared, "mask": mask[:, None, None]}
 
@@ -71,11 +73,8 @@ class MultiHeadQueryAttention(CrossAttention):
         self, query: Tensor, memory: Memory, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """As :meth:`CrossAttention.forward`."""
-        images = memory["keys"].shape[0]
-        queries_per_image(query.shape[0], images)
-        folded = self.query(query).unflatten(0, (images, -1))
         context, weights = attend(
-            split_heads(folded, self.num_heads),
+            split_heads(self.folded_query(query, memory), self.num_heads),
             memory["keys"],
             memory["values"],
             memory.get("mask"),
@@ -84,3 +83,9 @@ class MultiHeadQueryAttention(CrossAttention):
         )
         mean = None if weights is None else weights.mean(dim=1).flatten(0, 1)
         return self.output(context).flatten(0, 1), mean
+
+    def folded_query(self, query: Tensor, memory: Memory) -> Tensor:
+        """(B * G, query_dim) -> (B, G, embed_dim), projected."""
+        images = memory["keys"].shape[0]
+        queries_per_image(query.shape[0], images)
+        return self.query(query).unflatten(0, (images, -1))

@@ -5,6 +5,7 @@ from torch import nn
 from xmodaler.config import CfgNode
 from xmodaler.utils.registry import Registry
 
+from ..attention import check_attention_is_used
 from ..selection import add_class_config, chosen_name
 
 DECODER_REGISTRY = Registry("DECODER")
@@ -12,8 +13,16 @@ DECODER_REGISTRY.__doc__ = "Decoders of sentences, built as ``cls(cfg)``."
 
 
 def build_decoder(cfg: CfgNode) -> nn.Module | None:
-    """The decoder that ``MODEL.DECODER`` names, or None for ``''``."""
-    return DECODER_REGISTRY.get(cfg.MODEL.DECODER)(cfg) if cfg.MODEL.DECODER else None
+    """The decoder that ``MODEL.DECODER`` names, or None for ``''``.
+
+    Raises:
+        UserError: The decoder is unknown, or cannot use what ``MODEL.ATTENTION`` names.
+    """
+    if not cfg.MODEL.DECODER:
+        return None
+    decoder = DECODER_REGISTRY.get(cfg.MODEL.DECODER)(cfg)
+    check_attention_is_used(cfg, decoder)
+    return decoder
 
 
 def add_decoder_config(cfg: CfgNode, tmp_cfg: CfgNode) -> None:

@@ -44,6 +44,12 @@ class XLANAttention(nn.Module):
         self.proj = nn.Linear(dim * (len(attentions) + 1), dim)
         self.layer_norm = nn.LayerNorm(dim)
 
+    def step_layers(self) -> list[nn.Linear]:
+        """The linear layers that every step runs through, but for attentions of other kinds."""
+        blocks = [layer.encoder_attn for layer in self.layers]
+        own = [block for block in blocks if isinstance(block, LowRankBilinearAttention)]
+        return [*(each for block in own for each in block.query_layers()), self.proj]
+
     def forward(
         self,
         hidden: Tensor,
@@ -78,8 +84,7 @@ def attentions_from_config(cfg: CfgNode) -> list[nn.Module]:
     sizes: dict[str, Any] = {"query_dim": node.DIM, "memory_dim": node.DIM, "embed_dim": node.DIM}
     dropout = node.DECODE.ATT_MID_DROPOUT
     blocks = range(node.DECODE.LAYERS)
-    own = LowRankBilinearAttention.__name__
-    if cfg.MODEL.ATTENTION != own:
+    if LowRankBilinearAttention.__name__ != cfg.MODEL.ATTENTION:
         return [build_attention(cfg, **sizes, dropout=dropout) for _ in blocks]
     return [
         LowRankBilinearAttention(

@@ -1,6 +1,7 @@
 """The decoder of X-LAN."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,17 +17,20 @@ from ..encoder.low_rank_bilinear_encoder import add_bilinear_config
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
 from ..layers.deferred_linears import DeferredLinears
-from ..layers.few_rows import are_few, distinct, linear, product
+from ..layers.few_rows import are_few, distinct, linear, multiply, multiply_shared
 from ..layers.low_rank_bilinear import Apply
 from ..layers.lstm import lstm_pointwise
-from ..stage_keys import ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION
+from ..stage_keys import ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION, STEP_WEIGHTS
 from .build import DECODER_REGISTRY
-from .single_cell_decoder import CONTEXT, WORD, SingleCellDecoder, State
+from .recurrent_decoder import RecurrentDecoder
 from .xlan_attention import XLANAttention, attentions_from_config
+
+WORD, CONTEXT = range(2)
+"""The inputs of the LSTM, in the order of the columns of its weight."""
 
 
 @DECODER_REGISTRY.register()
-class XLANDecoder(SingleCellDecoder):
+class XLANDecoder(RecurrentDecoder):
     """An LSTM followed by X-linear attention (Pan et al. 2020, section 3.3).
 
     ``h_t, c_t = LSTM([x_t; g + drop(o_{t-1})])``, ``a_t = attention(h_t, f)`` with the blocks of
@@ -56,9 +60,9 @@ class XLANDecoder(SingleCellDecoder):
         dropout: float,
         context_dropout: float,
     ) -> None:
-        super().__init__(
-            hidden_size=hidden_size, token_embed_dim=token_embed_dim, context_dim=hidden_size
-        )
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.input_widths = (token_embed_dim, hidden_size)
         self.att_lstm = nn.LSTMCell(sum(self.input_widths), hidden_size)
         self.attention = XLANAttention(dim=hidden_size, attentions=attentions, dropout=dropout)
         self.p_att_feats = nn.ModuleList(each.memory_projection() for each in attentions)
@@ -92,14 +96,10 @@ class XLANDecoder(SingleCellDecoder):
         if cfg.MODEL.ATTENTION == get_cfg().MODEL.ATTENTION:
             cfg.MODEL.ATTENTION = LowRankBilinearAttention.__name__
 
-    @property
-    def cell(self) -> nn.LSTMCell:
-        """The LSTM."""
-        return self.att_lstm
-
-    def step_layers(self) -> list[nn.Linear]:
-        """The wide layers that every step runs through."""
-        return [self.attention.proj, self.att2ctx[0]]
+    def step_layers(self) -> list[nn.Linear | Tensor]:
+        """The weights that every step multiplies by."""
+        lstm = [self.att_lstm.weight_ih, self.att_lstm.weight_hh]
+        return [*lstm, *self.attention.step_layers(), self.att2ctx[0]]
 
     def attention_memory(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """P_ATT_FEATS, a list of what the attention of each block prepares of the images."""
@@ -111,33 +111,62 @@ class XLANDecoder(SingleCellDecoder):
             ]
         }
 
-    def start_state(self, batched_inputs: dict[str, Any]) -> State:
-        """Zeros: h, c and o."""
-        h, c = self.zero_state(batched_inputs[kfg.ATT_FEATS])
-        return h, c, h
+    def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
+        """P_ATT_FEATS and zero states h, o and c (B, D)."""
+        feats = batched_inputs[kfg.ATT_FEATS]
+        zeros = self.att_lstm.weight_hh.new_zeros(feats.shape[0], self.hidden_size)
+        return {**self.attention_memory(batched_inputs), **self._as_keys(zeros, zeros, zeros)}
 
     def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        """IMAGE_GATES (B, 4H), what the global feature adds to the gates at every step."""
-        return {IMAGE_GATES: F.linear(self._image(batched_inputs), self._input_weights()[CONTEXT])}
+        """IMAGE_GATES (B, 4D), what the global feature adds to the gates at every step."""
+        _, of_context = self.att_lstm.weight_ih.split(self.input_widths, dim=1)
+        bias = self.att_lstm.bias_ih + self.att_lstm.bias_hh
+        return {IMAGE_GATES: F.linear(self._image(batched_inputs), of_context, bias)}
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """One step: G_TOKEN_EMBED (R, E) and the states h, o, c (R, D) give new ones.
 
         HISTORY_STATES (R,) numbers the states: equal numbers, equal states.
         """
-        gates = self._word_gates(batched_inputs, self._input_weights()[WORD])
+        x, copies = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs.get(STEP_WEIGHTS)
         images = batched_inputs.get(IMAGE_GATES)
         if images is None:
             images = self.prepare_steps(batched_inputs)[IMAGE_GATES]
-        gates = gates.unflatten(0, (images.shape[0], -1)) + images.unsqueeze(1)
-        gates, c = gates.flatten(0, 1), None
-        if batched_inputs[kfg.TIME_STEP] > 0:  # before that all states are zero
-            gates, (c,) = gates + self._own_gates(batched_inputs), batched_inputs[kfg.G_CELL_STATES]
+        shares = are_few(x.shape[0], x) and not self.training
+        words, own = self._shared_gates(batched_inputs) if shares else self._gates(batched_inputs)
+        gates = (words.unflatten(0, (images.shape[0], -1)) + images.unsqueeze(1)).flatten(0, 1)
+        c = None
+        if own is not None:
+            gates, (c,) = gates + own, batched_inputs[kfg.G_CELL_STATES]
         h, c = lstm_pointwise(gates, c)
         wanted = bool(batched_inputs.get(RETURN_ATTENTION, False))
-        o, weights = self._output(h, batched_inputs[kfg.P_ATT_FEATS], wanted)
-        produced = self._as_keys((h, c, o))
+        apply = partial(linear, weights=copies)
+        o, weights = self._output(h, batched_inputs[kfg.P_ATT_FEATS], wanted, apply)
+        produced = self._as_keys(h, o, c)
         return {**produced, ATTENTION_WEIGHTS: weights} if wanted else produced
+
+    def _gates(self, batched_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """What words, and h and o, add to the gates, (R, 4D) each; None while both are zero."""
+        of_word, of_context = self.att_lstm.weight_ih.split(self.input_widths, dim=1)
+        words = F.linear(batched_inputs[kfg.G_TOKEN_EMBED], of_word)
+        if batched_inputs[kfg.TIME_STEP] == 0:
+            return words, None
+        h, o = batched_inputs[kfg.G_HIDDEN_STATES]
+        own = F.linear(h, self.att_lstm.weight_hh)
+        return words, own + F.linear(self.context_dropout(o), of_context)
+
+    def _shared_gates(self, batched_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`_gates`, once for rows that read the same word or continue the same one."""
+        copies, lstm = batched_inputs.get(STEP_WEIGHTS), self.att_lstm
+        of_word, of_context = slice(self.input_widths[0]), slice(self.input_widths[0], None)
+        x, ids = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs[kfg.G_TOKENS_IDS]
+        words = multiply_shared(x, ids, lstm.weight_ih, None, copies, of_word)
+        if batched_inputs[kfg.TIME_STEP] == 0:
+            return words, None
+        row, place = distinct(batched_inputs[kfg.HISTORY_STATES])
+        h, o = (state.index_select(0, row) for state in batched_inputs[kfg.G_HIDDEN_STATES])
+        own = multiply(o, lstm.weight_ih, None, copies, of_context)
+        return words, multiply(h, lstm.weight_hh, own, copies).index_select(0, place)
 
     def unroll(
         self,
@@ -146,19 +175,29 @@ class XLANDecoder(SingleCellDecoder):
         batched_inputs: dict[str, Any],
         feedback: Feedback | None = None,
     ) -> Tensor:
-        """All steps of given sentences, (n, D); as :meth:`SingleCellDecoder.unroll`."""
+        """All steps of given sentences, (n, D); equal to single steps.
+
+        What words and image contribute to the gates is computed for all steps at once, and so are
+        the gradients of the recurrent weights.
+
+        Args:
+            x: (n, E), the input word of every position of ``stairs``.
+            stairs: Which captions are computed at which step.
+            batched_inputs: Holds GLOBAL_FEATS (B, D) and P_ATT_FEATS.
+            feedback: Called before every step but the first with its number and o of its rows;
+                returns rows whose input words are replaced and the new words (k, E), or None.
+        """
         order = stairs.image_order.to(x.device)
         memories = trees.reorder(batched_inputs[kfg.P_ATT_FEATS], order)
-        from_input = DeferredWeight(self.cell.weight_ih, self.input_widths)
-        from_hidden = DeferredWeight(self.cell.weight_hh)
+        from_input = DeferredWeight(self.att_lstm.weight_ih, self.input_widths)
+        from_hidden = DeferredWeight(self.att_lstm.weight_hh)
         apply = DeferredLinears()
-        bias = self.input_bias()
-        words = stairs.split(from_input.linear(x, bias, WORD))
-        images = from_input.linear(
-            self._image(batched_inputs).index_select(0, order), block=CONTEXT
-        ).unsqueeze(1)
+        bias = self.att_lstm.bias_ih + self.att_lstm.bias_hh
+        words = stairs.split(from_input.linear(x, block=WORD))
+        g = self._image(batched_inputs).index_select(0, order)
+        images = from_input.linear(g, bias, CONTEXT).unsqueeze(1)
         outputs: list[Tensor] = []
-        state: State = ()
+        state: tuple[Tensor, ...] = ()
         for t, step in enumerate(stairs.steps):
             gates, c = words[t], None
             if t > 0:
@@ -166,7 +205,7 @@ class XLANDecoder(SingleCellDecoder):
                 replaced = feedback(t, o) if feedback is not None else None
                 if replaced is not None:
                     rows, new = replaced
-                    gates = gates.index_copy(0, rows, from_input.linear(new, bias, WORD))
+                    gates = gates.index_copy(0, rows, from_input.linear(new, block=WORD))
             gates = (gates.unflatten(0, step) + images[: step[0]]).flatten(0, 1)
             if t > 0:
                 gates = from_hidden.linear(h, gates)
@@ -189,26 +228,10 @@ class XLANDecoder(SingleCellDecoder):
         attended, weights = self.attention(hidden, memories, need_weights, apply)
         return F.glu(apply(self.att2ctx[0], torch.cat([attended, hidden], dim=-1))), weights
 
-    def _own_gates(self, batched_inputs: dict[str, Any]) -> Tensor:
-        """What h and o add to the gates; computed once for hypotheses that share them."""
-        h, o = batched_inputs[kfg.G_HIDDEN_STATES]
-        own, weight = self.cell.weight_hh, self._input_weights()[CONTEXT]
-        if self.training or not are_few(h.shape[0], h):
-            return F.linear(h, own) + F.linear(self.context_dropout(o), weight)
-        row, place = distinct(batched_inputs[kfg.HISTORY_STATES])
-        h, o = h.index_select(0, row), o.index_select(0, row)
-        return product(h, own, product(o, weight)).index_select(0, place)
-
-    def _input_weights(self) -> tuple[Tensor, ...]:
-        return self.cell.weight_ih.split(self.input_widths, dim=1)
-
     def _image(self, batched_inputs: dict[str, Any]) -> Tensor:
-        return self.global_feature(batched_inputs, self.hidden_size, "MODEL.BILINEAR.DIM")
+        width = self.hidden_size
+        return self.vector_of(batched_inputs, kfg.GLOBAL_FEATS, width, "MODEL.BILINEAR.DIM")
 
-    def _as_keys(self, state: State) -> dict[str, Any]:
-        h, c, o = state
-        return {
-            kfg.G_HIDDEN_STATES: [h, o],
-            kfg.G_CELL_STATES: [c],
-            **self.state_numbers(h),
-        }
+    def _as_keys(self, h: Tensor, o: Tensor, c: Tensor) -> dict[str, Any]:
+        states = {kfg.G_HIDDEN_STATES: [h, o], kfg.G_CELL_STATES: [c]}
+        return {**states, **self.state_numbers(h)}

@@ -108,6 +108,10 @@ class LowRankBilinearLayer(nn.Module):
         self.in_proj_v2 = projection(memory_dim)
         self.attn_net = BilinearScores(dims=mid_dims, dropout=mid_dropout)
 
+    def query_layers(self) -> list[nn.Linear]:
+        """The linear layers that queries run through."""
+        return [self.in_proj_q[0], self.in_proj_v1[0]]
+
     def project_memory(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and second values of regions (rows, memory_dim), (rows, D) each."""
         return self.in_proj_k(regions), self.in_proj_v2(regions)
