@@ -19,6 +19,7 @@ from .bert_attention import (
     BertSelfOutput,
     BertXAttention,
     KeysValues,
+    ProjectedResidual,
 )
 from .create_act import get_activation
 from .few_rows import StepWeights, linear
@@ -77,8 +78,8 @@ class BertIntermediate(nn.Module):
         return self.dropout(self.activation(linear(self.dense, hidden_states, weights)))
 
 
-class BertOutput(nn.Module):
-    """The second half of the feed-forward block: ``LN(dropout(W u) + residual)``.
+class BertOutput(ProjectedResidual):
+    """The second half of the feed-forward block, :class:`ProjectedResidual` from the inner width.
 
     Args:
         hidden_size: Width D.
@@ -96,10 +97,12 @@ class BertOutput(nn.Module):
         layer_norm_eps: float,
         ffn_dropout_prob: float,
     ) -> None:
-        super().__init__()
-        self.dense = nn.Linear(intermediate_size, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(ffn_dropout_prob)
+        super().__init__(
+            inputs=intermediate_size,
+            hidden_size=hidden_size,
+            layer_norm_eps=layer_norm_eps,
+            dropout=ffn_dropout_prob,
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -109,13 +112,6 @@ class BertOutput(nn.Module):
             "layer_norm_eps": LAYER_NORM_EPS,
             "ffn_dropout_prob": cfg.MODEL.BERT.FFN_DROPOUT_PROB,
         }
-
-    def forward(
-        self, hidden_states: Tensor, input_tensor: Tensor, weights: StepWeights | None = None
-    ) -> Tensor:
-        """(..., inner width) and the residual (..., D) -> (..., D)."""
-        x = linear(self.dense, hidden_states, weights)
-        return self.LayerNorm(self.dropout(x) + input_tensor)
 
 
 class BertLayer(nn.Module):

@@ -134,8 +134,34 @@ class BertSelfAttention(_DotProductAttention):
         return context.flatten(0, 1)
 
 
-class BertSelfOutput(nn.Module):
-    """``LN(dropout(W x) + residual)`` after an attention.
+class ProjectedResidual(nn.Module):
+    """``LN(dropout(W x) + residual)``, which ends every block.
+
+    Args:
+        inputs: Width of x.
+        hidden_size: Width D of the residual.
+        layer_norm_eps: Epsilon of the norm.
+        dropout: Dropout before the residual.
+    """
+
+    def __init__(
+        self, *, inputs: int, hidden_size: int, layer_norm_eps: float, dropout: float
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inputs, hidden_size)
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, hidden_states: Tensor, input_tensor: Tensor, weights: StepWeights | None = None
+    ) -> Tensor:
+        """x (..., inputs) and the residual (..., D) -> (..., D)."""
+        x = linear(self.dense, hidden_states, weights)
+        return self.LayerNorm(self.dropout(x) + input_tensor)
+
+
+class BertSelfOutput(ProjectedResidual):
+    """:class:`ProjectedResidual` after an attention.
 
     Args:
         hidden_size: Width D.
@@ -147,10 +173,12 @@ class BertSelfOutput(nn.Module):
     def __init__(
         self, *, hidden_size: int, layer_norm_eps: float, hidden_dropout_prob: float
     ) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(hidden_dropout_prob)
+        super().__init__(
+            inputs=hidden_size,
+            hidden_size=hidden_size,
+            layer_norm_eps=layer_norm_eps,
+            dropout=hidden_dropout_prob,
+        )
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -159,13 +187,6 @@ class BertSelfOutput(nn.Module):
             "layer_norm_eps": LAYER_NORM_EPS,
             "hidden_dropout_prob": cfg.MODEL.BERT.HIDDEN_DROPOUT_PROB,
         }
-
-    def forward(
-        self, hidden_states: Tensor, input_tensor: Tensor, weights: StepWeights | None = None
-    ) -> Tensor:
-        """Both (..., D) -> (..., D)."""
-        x = linear(self.dense, hidden_states, weights)
-        return self.LayerNorm(self.dropout(x) + input_tensor)
 
 
 class BertAttention(nn.Module):
