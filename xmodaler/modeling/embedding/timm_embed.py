@@ -75,7 +75,8 @@ class TimmEmbedding(nn.Module):
                 f"MODEL.TIMM.FRAME_GRID is {frame_grid} and FRAMES_AT_A_TIME {frames_at_a_time}; "
                 "the first must be 0 or more, the second 1 or more"
             )
-        self.backbone = backbone
+        # The layout in which convolutions are fastest, on CPUs as on GPUs.
+        self.backbone = backbone.to(memory_format=torch.channels_last)
         self.channels_last = str(getattr(backbone, "output_fmt", "NCHW")).endswith("NHWC")
         self.frozen = frozen
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float).view(1, -1, 1, 1))
@@ -239,7 +240,7 @@ class TimmEmbedding(nn.Module):
     def _grid(self, pixels: Tensor) -> Tensor:
         """(B, height, width, C): the feature map."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            cells = self.backbone(pixels)[-1]
+            cells = self.backbone(pixels.contiguous(memory_format=torch.channels_last))[-1]
         return cells if self.channels_last else cells.permute(0, 2, 3, 1)
 
 
