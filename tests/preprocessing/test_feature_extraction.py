@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from xmodaler.preprocessing.feature_sink import FeatureSink
 from xmodaler.preprocessing.grid_extractor import GridExtractor
 from xmodaler.preprocessing.region_extractor import RegionExtractor
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_kinds import PICTURE_SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("XMODALER_DATA_DIR") or ROOT.parent / "shared" / "data")
 
 
 def picture(seed, size=(48, 40)):
@@ -149,6 +152,18 @@ def test_frames_of_videos(tmp_path, capsys):
     assert re.search(r"left out .*broken\.mp4", capsys.readouterr().out)
 
 
+CLIPS = DATA / "msvd_clips" / "videos"
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the clips of MSVD are not here")
+def test_real_clips(tmp_path):
+    pytest.importorskip("av")
+    run("--videos", CLIPS, "--frames", 4, *TINY, "--out", tmp_path / "out.xmf")
+    store = open_feature_store(tmp_path / "out.xmf")
+    assert store.ids == sorted(path.stem for path in CLIPS.iterdir())
+    assert all(store.get(name)["features"].shape == (4, 512) for name in store.ids)
+
+
 def test_regions(pictures, tmp_path):
     run(
         *("--pictures", pictures, "--regions", "--out", tmp_path / "out", "--device", "cpu"),
@@ -180,10 +195,10 @@ def test_salient_regions_are_the_winners_of_their_class():
 def test_two_files_with_one_id_and_names_without_number(pictures):
     picture(3).save(pictures / "deep" / "c_8.jpg")
     with pytest.raises(UserError, match="would both have the id 'c_8'"):
-        features.files_of_folder(pictures, features.PICTURE_SUFFIXES)
+        features.files_of_folder(pictures, PICTURE_SUFFIXES)
     picture(3).save(pictures / "plain.jpg")
     with pytest.raises(UserError, match=r"plain\.jpg' has no number"):
-        features.files_of_folder(pictures, features.PICTURE_SUFFIXES, numbers=True)
+        features.files_of_folder(pictures, PICTURE_SUFFIXES, numbers=True)
     with pytest.raises(UserError, match=r"no file below .* ends with one of \.mp4"):
         features.files_of_folder(pictures, {".mp4"})
     with pytest.raises(UserError, match="is not a folder"):

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from xmodaler.utils.pictures import load_picture
 
 from .feature_sink import FeatureSink
 from .features import (
-    PICTURE_SUFFIXES,
     Arrays,
     ExtractionSummary,
     extract_features,
@@ -56,11 +56,8 @@ def _sources(args: argparse.Namespace) -> list[Any]:
     folder = args.videos or args.pictures
     if args.annotations:
         return files_of_annotations(args.annotations, folder)
-    if args.videos:
-        from xmodaler.utils.videos import VIDEO_SUFFIXES
-
-        return files_of_folder(folder, VIDEO_SUFFIXES, args.numbers)
-    return files_of_folder(folder, PICTURE_SUFFIXES, args.numbers)
+    suffixes = VIDEO_SUFFIXES if args.videos else PICTURE_SUFFIXES
+    return files_of_folder(folder, suffixes, args.numbers)
 
 
 def _grid_extractor(args: argparse.Namespace) -> Any:

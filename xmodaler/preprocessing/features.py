@@ -19,9 +19,6 @@ from xmodaler.utils.file_io import expand_path
 
 from .feature_sink import FeatureSink
 
-PICTURE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm")
-)
 _LISTED = 20
 
 Arrays = dict[str, np.ndarray]
