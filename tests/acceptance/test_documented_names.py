@@ -103,18 +103,23 @@ NAMES = {
         UpDownDecoder(*, hidden_size, token_embed_dim, visual_embed_dim, att_embed_size, dropout1,
         dropout2, att_embed_dropout)
         TransformerDecoder(*, num_generation_layers, bert_generation_layers)
+        TDConvEDDecoder(*, num_hidden_layers, hidden_size, kernel_sizes, conv_dropout,
+        att_embed_size, att_embed_dropout, use_norm)
     """,
     "xmodaler.modeling.decoder.build": "DECODER_REGISTRY",
     "xmodaler.modeling.decoder.decoder": "Decoder",
     "xmodaler.modeling.encoder": """
         build_encoder(cfg) add_encoder_config(cfg, tmp_cfg) Encoder() UpDownEncoder()
         TransformerEncoder(*, num_hidden_layers, bert_layers) GTransformerEncoder
+        TDConvEDEncoder(*, num_hidden_layers, hidden_size, kernel_sizes, padding_mode, offset_act,
+        min_idx, max_idx, clamp_idx, dropout, use_norm)
     """,
     "xmodaler.modeling.encoder.build": "ENCODER_REGISTRY",
     "xmodaler.modeling.embedding": """
         build_embeddings(cfg, name) TokenBaseEmbedding(*, dim, vocab_size)
         VisualBaseEmbedding(*, in_dim, out_dim) VisualIdentityEmbedding()
         VisualGridEmbedding(*, in_dim, g_in_dim, out_dim)
+        TDConvEDVisualBaseEmbedding(*, in_dim, out_dim)
     """,
     "xmodaler.modeling.embedding.build": "EMBEDDING_REGISTRY",
     "xmodaler.modeling.embedding.position_embedding": """
@@ -122,6 +127,15 @@ NAMES = {
         build_position_encoding(cfg, dim, max_len) POSITION_ENC_REGISTRY
     """,
     "xmodaler.modeling.layers": "get_act_layer(name) BaseAttention",
+    "xmodaler.modeling.layers.tdconved_layers": """
+        TemporalDeformableLayer(in_channels, out_channels, kernel_size, stride, padding_mode,
+        offset_act, min_idx, max_idx, clamp_idx, dropout, use_norm)
+        TemporalDeformableBlock(in_channels, out_channels, kernel_size, stride, padding_mode,
+        offset_act, min_idx, max_idx, clamp_idx, use_norm)
+        ShiftedConvLayer(in_channels, out_channels, kernel_size, stride, padding_mode, dropout,
+        use_norm)
+        SoftAttention(*, hidden_size, att_embed_size, att_embed_dropout, use_norm)
+    """,
     "xmodaler.modeling.layers.create_act": "get_activation(activation_string)",
     "xmodaler.modeling.layers.bert": """
         BertSelfAttention(*, hidden_size, num_attention_heads, attention_probs_dropout_prob)

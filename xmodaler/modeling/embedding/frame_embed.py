@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
+from xmodaler.utils.errors import UserError
 
 from ..layers.packing import pack_or_flatten
 from ..stage_keys import ATT_PACKING
@@ -24,22 +25,31 @@ class FrameEmbedding(VisualBaseEmbedding):
         in_dim: Width of the features.
         out_dim: Width D of the embedding.
         position: Called with a tensor (B, F, ...), gives P (1, F, D).
+        max_frames: Greatest F that ``position`` knows.
         **layers: The optional layers of :class:`VisualBaseEmbedding`.
     """
 
     @configurable
     def __init__(
-        self, *, in_dim: int, out_dim: int, position: nn.Module, **layers: nn.Module | None
+        self,
+        *,
+        in_dim: int,
+        out_dim: int,
+        position: nn.Module,
+        max_frames: int,
+        **layers: nn.Module | None,
     ) -> None:
         super().__init__(in_dim=in_dim, out_dim=out_dim, **layers)
         self.position = position
+        self.max_frames = max_frames
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         node = cfg.MODEL.FRAME_EMBED
         encoding = POSITION_ENC_REGISTRY.get(node.POSITION)
         width = cfg.MODEL.VISUAL_EMBED.OUT_DIM
-        return {**super().from_config(cfg), "position": encoding(width, node.MAX_FRAMES)}
+        position = encoding(width, node.MAX_FRAMES)
+        return {**super().from_config(cfg), "position": position, "max_frames": node.MAX_FRAMES}
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -51,5 +61,10 @@ class FrameEmbedding(VisualBaseEmbedding):
         """The sum of what the Linears and the positions give, packed where frames are left out."""
         projected = super().project(batched_inputs)
         feats = batched_inputs[kfg.ATT_FEATS]
+        if feats.shape[1] > self.max_frames:
+            raise UserError(
+                f"a clip of {feats.shape[1]} frames exceeds the {self.max_frames} that have a "
+                "position; raise MODEL.FRAME_EMBED.MAX_FRAMES or lower DATALOADER.MAX_FEAT_NUM"
+            )
         positions = self.position(feats).expand(feats.shape[0], -1, -1)
         return projected + pack_or_flatten(positions, batched_inputs.get(ATT_PACKING))
