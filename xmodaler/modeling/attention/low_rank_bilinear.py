@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable
 
+from ..layers.bilinear_pooling import Regions
 from ..layers.few_rows import linear
 from ..layers.low_rank_bilinear import Apply, LowRankBilinearLayer
 from ..layers.packing import pack_or_flatten, unpack_or_keep, worth_packing
@@ -105,9 +106,8 @@ class LowRankBilinearAttention(CrossAttention, LowRankBilinearLayer):
 
     def forward(
         self, query: Tensor, memory: Memory, need_weights: bool = False, apply: Apply = linear
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """As :meth:`CrossAttention.forward`; ``apply`` computes the projections of the query."""
-        context, weights = self.bilinear(
-            query, memory["keys"], memory["values"], memory.get("visible"), apply
-        )
+        regions = Regions(memory["keys"], memory["values"], memory.get("visible"))
+        context, weights = self.bilinear(query, regions, need_weights, apply)
         return context if self.output is None else self.output(context), weights

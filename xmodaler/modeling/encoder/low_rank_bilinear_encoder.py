@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
+from ..layers.bilinear_pooling import Regions
 from ..layers.create_act import build_act_layer
 from ..layers.deferred import DeferredWeight
 from ..layers.low_rank_bilinear import LowRankBilinearLayer
-from ..layers.packing import Packing
 from ..stage_keys import ATT_PACKING
 from .build import ENCODER_REGISTRY
 
@@ -139,11 +139,11 @@ class LowRankBilinearEncoder(nn.Module):
         rows = feats.flatten(0, 1) if packing is None else packing.pack(feats)
         summaries = [g]
         for layer, update, norm in zip(self.layers, self.bifeat_emb, self.layer_norms, strict=True):
-            keys, values = (
-                self._padded(part, feats, packing)
-                for part in layer.encoder_attn.project_memory(rows)
-            )
-            g = self.dropout(layer.encoder_attn.bilinear(g, keys, values, visible)[0])
+            pair = layer.encoder_attn.project_memory(rows)
+            if packing is None:
+                pair = (part.unflatten(0, visible.shape) for part in pair)
+            regions = Regions(*pair, visible, packing)
+            g = self.dropout(layer.encoder_attn.bilinear(g, regions)[0])
             weight = DeferredWeight(update[0].weight, (self.dim, self.dim))
             of_image = weight.linear(g, update[0].bias, block=0)
             if packing is None:
@@ -156,12 +156,8 @@ class LowRankBilinearEncoder(nn.Module):
             rows = norm(new + rows)
             summaries.append(g)
         g = self.layer_norm(self.proj(torch.cat(summaries, dim=-1)))
-        return {kfg.ATT_FEATS: self._padded(rows, feats, packing), kfg.GLOBAL_FEATS: g}
-
-    @staticmethod
-    def _padded(rows: Tensor, like: Tensor, packing: Packing | None) -> Tensor:
-        """(rows, D) -> (B, N, D)."""
-        return rows.unflatten(0, like.shape[:2]) if packing is None else packing.unpack(rows)
+        feats = rows.unflatten(0, visible.shape) if packing is None else packing.unpack(rows)
+        return {kfg.ATT_FEATS: feats, kfg.GLOBAL_FEATS: g}
 
 
 def add_bilinear_config(cfg: CfgNode) -> None:

@@ -5,10 +5,60 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from .packing import Packing, unpack_or_keep
+
 if TYPE_CHECKING:
     from .low_rank_bilinear import BilinearScores
 
 _HIDDEN_SCORE = -1e9
+
+
+class Regions(NamedTuple):
+    """Projected regions of B images.
+
+    Attributes:
+        keys: (B, N, D), or (count, D) with ``packing``.
+        values: Likewise.
+        visible: (B, N) bool, or None when every region is real.
+        packing: Which regions are there, all of them visible.
+    """
+
+    keys: Tensor
+    values: Tensor
+    visible: Tensor | None = None
+    packing: Packing | None = None
+
+    @property
+    def images(self) -> int:
+        """B."""
+        return len(self.keys) if self.packing is None else self.packing.rows
+
+    def padded(self) -> "Regions":
+        """The same with (B, N, D)."""
+        keys, values = (unpack_or_keep(part, self.packing) for part in self[:2])
+        return Regions(keys, values, self.visible)
+
+    def by_image(self) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+        """Keys and values (n, D) of each image without the padding behind its last region.
+
+        The third entry tells which of the n are visible, (n,) bool; it is None where all are.
+        """
+        if self.packing is not None:
+            owner = self.packing.index // self.packing.length
+            counts = torch.bincount(owner, minlength=self.packing.rows).tolist()
+            pairs = zip(self.keys.split(counts), self.values.split(counts), strict=True)
+            return [(*pair, None) for pair in pairs]
+        if self.visible is None:
+            return [(*pair, None) for pair in zip(self.keys, self.values, strict=True)]
+        position = torch.arange(1, self.visible.shape[1] + 1)
+        reach = (self.visible * position).amax(dim=1)
+        gaps = (reach != self.visible.sum(dim=1)).tolist()
+        return [
+            (keys[:n], values[:n], seen[:n] if gap else None)
+            for keys, values, seen, n, gap in zip(
+                self.keys, self.values, self.visible, reach.tolist(), gaps, strict=True
+            )
+        ]
 
 
 class Pooled(NamedTuple):
@@ -17,28 +67,29 @@ class Pooled(NamedTuple):
     Attributes:
         hidden: (B, G, heads, mid), the mean of a_n over visible regions.
         context: (B, G, D), the weighted sum of the values.
-        weights: (B, G, N, heads).
+        weights: (B, G, N, heads), or None where nobody asked.
     """
 
     hidden: Tensor
     context: Tensor
-    weights: Tensor
+    weights: Tensor | None
 
 
 def pool(
-    net: "BilinearScores", query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
+    net: "BilinearScores", query: Tensor, regions: Regions, need_weights: bool = False
 ) -> Pooled:
     """Weigh regions by features that they and the queries have in common.
 
     Args:
         net: What makes a_n of the joint features, and scores of a_n.
         query: (B, G, D).
-        keys: (B, N, D).
-        values: (B, N, D).
-        visible: (B, N) bool, or None when every region is real.
+        regions: Of the B images.
+        need_weights: The weights are wanted.
     """
-    if query.device.type == "cpu" and not torch.is_grad_enabled() and not net.training:
-        return _pool_by_image(net, query, keys, values, visible)
+    on_cpu = query.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if on_cpu and not (torch.is_grad_enabled() or net.training or need_weights):
+        return _pool_by_image(net, query, regions)
+    keys, values, visible, _ = regions.padded()
     head = net.attention_last2.out_features
     joint = (query.unsqueeze(2) * keys.unsqueeze(1)).unflatten(-1, (-1, head))
     hidden = net.hidden(joint)  # (B, G, N, heads, mid)
@@ -49,11 +100,8 @@ def pool(
     else:
         real = visible.to(hidden.dtype)
         share = real / real.sum(dim=1, keepdim=True).clamp(min=1)
-        pooled = (
-            (share[:, None, None] @ hidden.flatten(3))
-            .squeeze(2)
-            .unflatten(-1, (-1, hidden.shape[-1]))
-        )
+        pooled = (share[:, None, None] @ hidden.flatten(3)).squeeze(2)
+        pooled = pooled.unflatten(-1, (-1, hidden.shape[-1]))
         scores = scores.masked_fill(~visible[:, None, :, None], _HIDDEN_SCORE)
         # An image without regions would spread its weight over the padding.
         weights = torch.softmax(scores, dim=2) * real[:, None, :, None]
@@ -61,40 +109,26 @@ def pool(
     return Pooled(pooled, context.transpose(1, 2).flatten(2), weights)
 
 
-def _pool_by_image(
-    net: "BilinearScores", query: Tensor, keys: Tensor, values: Tensor, visible: Tensor | None
-) -> Pooled:
-    """As :func:`pool`, image by image, so that what is in between stays in the cache.
-
-    Regions behind the last visible one are left out.
-    """
+def _pool_by_image(net: "BilinearScores", query: Tensor, regions: Regions) -> Pooled:
+    """As :func:`pool`, image by image: what is in between stays in the cache."""
     images, groups, width = query.shape
-    regions, mid = keys.shape[1], net.attention_last.in_features
-    head = net.attention_last2.out_features
+    head, mid = net.attention_last2.out_features, net.attention_last.in_features
     heads = width // head
-    counts = [regions] * images
-    if visible is not None:
-        position = torch.arange(1, regions + 1)
-        counts = (visible * position).amax(dim=1).tolist()
+    score = net.attention_last.weight[0]  # a bias would change all scores alike
     pooled = query.new_zeros(images, groups, heads * mid)
-    context = query.new_zeros(images, groups, heads, head)
-    weights = query.new_zeros(images, groups, regions, heads)
-    for image, count in enumerate(counts):
+    context = query.new_zeros(images, heads, groups, head)
+    for image, (keys, values, seen) in enumerate(regions.by_image()):
+        count = len(keys)
         if count == 0:
             continue
-        one = slice(image, image + 1)
-        joint = (query[image].unsqueeze(1) * keys[image, :count]).view(-1, head)
-        hidden = net.hidden(joint)
-        scores = net.attention_last(hidden).view(groups, count, heads)
-        seen = None if visible is None else visible[one, :count]
+        hidden = net.hidden((query[image].unsqueeze(1) * keys).view(-1, head))
+        scores = torch.mv(hidden, score).view(groups, count, heads).permute(2, 0, 1)
         hidden = hidden.view(groups, count, heads * mid)
-        if seen is None or bool(seen.all()):
+        if seen is None:
             torch.mean(hidden, dim=1, out=pooled[image])
         else:
-            share = seen.to(hidden.dtype) / seen.sum()
-            pooled[image] = (share @ hidden).squeeze(1)
-            scores = scores.masked_fill(~seen.unsqueeze(-1), _HIDDEN_SCORE)
-        weights[image, :, :count] = given = torch.softmax(scores, dim=1)
-        value = values[image, :count].view(count, heads, head)
-        context[image] = (given.permute(2, 0, 1) @ value.transpose(0, 1)).transpose(0, 1)
-    return Pooled(pooled.unflatten(-1, (heads, mid)), context.flatten(2), weights)
+            pooled[image] = hidden[:, seen].mean(dim=1)
+            scores = scores.masked_fill(~seen, _HIDDEN_SCORE)
+        weights = torch.softmax(scores.contiguous(), dim=-1)
+        torch.bmm(weights, values.view(count, heads, head).transpose(0, 1), out=context[image])
+    return Pooled(pooled.unflatten(-1, (heads, mid)), context.transpose(1, 2).flatten(2), None)

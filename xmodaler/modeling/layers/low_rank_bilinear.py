@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xmodaler.utils.errors import UserError
 
-from .bilinear_pooling import Pooled, pool
+from .bilinear_pooling import Regions, pool
 from .create_act import build_act_layer
 from .dot_product import check_heads
 from .few_rows import linear
@@ -32,7 +32,7 @@ class BilinearScores(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise(dims[:-1]):
-            layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+            layers += [nn.Linear(width_in, width_out), nn.ReLU(inplace=True)]
             if dropout > 0:
                 layers.append(nn.Dropout(dropout))
         self.attention_basic = nn.Sequential(*layers) if layers else None
@@ -99,6 +99,8 @@ class LowRankBilinearLayer(nn.Module):
 
         def projection(width: int) -> nn.Sequential:
             activation = build_act_layer(act, elu_alpha)
+            if hasattr(activation, "inplace"):
+                activation.inplace = True
             layers = [nn.Linear(width, embed_dim), activation, nn.GroupNorm(num_heads, embed_dim)]
             return nn.Sequential(*(layer for layer in layers if layer is not None))
 
@@ -117,33 +119,28 @@ class LowRankBilinearLayer(nn.Module):
         return self.in_proj_k(regions), self.in_proj_v2(regions)
 
     def bilinear(
-        self,
-        query: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        visible: Tensor | None,
-        apply: Apply = linear,
-    ) -> tuple[Tensor, Tensor]:
+        self, query: Tensor, regions: Regions, need_weights: bool = False, apply: Apply = linear
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend to projected regions.
 
         Args:
             query: (B * G, query_dim), the G queries of an image adjacent.
-            keys: (B, N, D), as :meth:`project_memory` makes them.
-            values: (B, N, D), likewise.
-            visible: (B, N) bool, or None when every region is real.
+            regions: Keys and values as :meth:`project_memory` makes them, of B images.
+            need_weights: The weights are wanted; without it they may be None.
             apply: How the projections of the query are computed.
 
         Returns:
             (B * G, D), and the weights of the regions, (B * G, N), the mean over the heads.
         """
-        images = keys.shape[0]
+        images = regions.images
         queries_per_image(query.shape[0], images)
         q = _through(self.in_proj_q, query, apply)
         first = _through(self.in_proj_v1, query, apply)
-        result: Pooled = pool(self.attn_net, q.unflatten(0, (images, -1)), keys, values, visible)
-        gate = self.attn_net.gate(result.hidden).flatten(2).flatten(0, 1)
-        attended = result.context.flatten(0, 1)
-        return first * attended * gate, result.weights.mean(dim=-1).flatten(0, 1)
+        found = pool(self.attn_net, q.unflatten(0, (images, -1)), regions, need_weights)
+        gate = self.attn_net.gate(found.hidden).flatten(2).flatten(0, 1)
+        attended = first * found.context.flatten(0, 1) * gate
+        weights = found.weights
+        return attended, None if weights is None else weights.mean(dim=-1).flatten(0, 1)
 
 
 def _through(projection: nn.Sequential, x: Tensor, apply: Apply) -> Tensor:
