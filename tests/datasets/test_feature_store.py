@@ -197,3 +197,13 @@ def test_side_files(tmp_path, folder):
     assert not SideFile("")
     with pytest.raises(UserError, match="RELATION_FILE"):
         SideFile(str(tmp_path / "none.pkl")).load()
+
+
+def test_what_a_config_names_is_found_under_its_packed_name(folder, tmp_path):
+    packed = tmp_path / "up_down.xmf"
+    pack(records_of_folder(folder), packed)
+    assert open_feature_store(tmp_path / "up_down").ids == open_feature_store(packed).ids
+    np.savez(tmp_path / "relation.npz", **{"7": np.ones((2, 2))})
+    assert SideFile(str(tmp_path / "relation.pkl")).get("7").shape == (2, 2)
+    packed.rename(tmp_path / "attributes.xmf")
+    assert len(SideFile(str(tmp_path / "attributes.pkl")).load()) == 3

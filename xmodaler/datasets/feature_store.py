@@ -20,6 +20,9 @@ from xmodaler.utils.file_io import expand_path
 
 from .bad_samples import SampleError
 
+PACKED_SUFFIX = ".xmf"
+"""Usual ending of packed files."""
+
 
 class FeatureStore(ABC):
     """Named arrays by record id."""
@@ -47,12 +50,18 @@ class FeatureStore(ABC):
 def open_feature_store(path: str | os.PathLike) -> FeatureStore:
     """The store at a path: a folder of npz/npy files or a packed file.
 
+    Where there is nothing, a packed file of that name with ``.xmf`` is opened, so that a config
+    that names the folder serves for both.
+
     Raises:
         UserError: There is nothing there, or it is neither.
     """
     path = Path(expand_path(path))
     if path.is_dir():
         return FolderStore(path)
+    packed = path.with_name(path.name + PACKED_SUFFIX)
+    if not path.exists() and packed.is_file():
+        path = packed
     if not path.exists():
         raise UserError(
             f"features '{path}' do not exist; DATALOADER.FEATS_FOLDER must name a folder of "
@@ -133,11 +142,16 @@ class SideFile:
     file. It is read once per process and shared by all mappers that name it.
 
     Args:
-        path: The file, or '' for none (the object is then false).
+        path: The file, or '' for none (the object is then false). Where it does not exist, the
+            same name with ``.npz`` or ``.xmf`` is read: configs name the pickles of X-modaler.
     """
 
     def __init__(self, path: str) -> None:
         self.path = expand_path(path)
+        if path and not os.path.isfile(self.path):
+            stem = os.path.splitext(self.path)[0]
+            others = (stem + ".npz", stem + PACKED_SUFFIX)
+            self.path = next((name for name in others if os.path.isfile(name)), self.path)
 
     def __bool__(self) -> bool:
         return bool(self.path)

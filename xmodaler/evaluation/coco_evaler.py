@@ -12,6 +12,7 @@ from typing import Any
 from xmodaler.evaluation.build import EVALUATION_REGISTRY
 from xmodaler.evaluation.caption_metrics import ALL_METRICS, score_with_reasons
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 __all__ = ["COCOEvaler", "canonical_id"]
 
@@ -42,7 +43,7 @@ class COCOEvaler:
 
     def __init__(self, cfg: Any, annfile: str, output_dir: str | None = None) -> None:
         # Files are read on the first use, by the one process that scores.
-        self.annfile = annfile
+        self.annfile = annfile = expand_path(annfile)
         self.id_key = cfg.INFERENCE.ID_KEY
         self.value_key = cfg.INFERENCE.VALUE
         self.output_dir = output_dir or ""
