@@ -118,11 +118,13 @@ def write_encoded_captions(
                 target_ids=np.concatenate([r[2] for r in records]).astype(np.int32),
             )
         else:
-            keys = (id_key, "tokens_ids", "target_ids")
-            rows = [
-                dict(zip(keys, (i, t.tolist(), g.tolist()), strict=True)) for i, t, g in records
-            ]
-            file.write(json.dumps(rows).encode("utf-8"))
+            # Record by record: all of COCO's as Python numbers would take gigabytes.
+            for k, (image_id, tokens, targets) in enumerate(records):
+                row = {id_key: image_id, "tokens_ids": tokens.tolist()}
+                row["target_ids"] = targets.tolist()
+                text = json.dumps(row, separators=(",", ":"))
+                file.write(f"{',' if k else '['}\n{text}".encode())
+            file.write(b"\n]" if records else b"[]")
     return len(records)
 
 
