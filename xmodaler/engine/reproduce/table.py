@@ -21,6 +21,7 @@ _COLUMNS = (
     "captions/s",
     "parameters",
     "minutes",
+    "CPU minutes",
 )
 
 
@@ -81,6 +82,7 @@ def _row(entry: Entry, result: Mapping[str, Any] | None) -> dict[str, str]:
         f"{result['captions_per_second']:.0f}",
         f"{result['parameters'] / 1e6:.2f} M",
         f"{result['train_seconds'] / 60:.1f}",
+        f"{result['train_cpu_seconds'] / 60:.1f}",
     ]
     return dict(zip(_COLUMNS, values, strict=True))
 
