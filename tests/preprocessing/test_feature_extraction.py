@@ -16,7 +16,7 @@ from xmodaler.preprocessing import features
 from xmodaler.preprocessing.feature_sink import FeatureSink
 from xmodaler.preprocessing.grid_extractor import GridExtractor
 from xmodaler.preprocessing.region_extractor import RegionExtractor
-from xmodaler.utils.errors import UserError
+from xmodaler.utils.errors import MissingDependencyError, UserError
 from xmodaler.utils.file_kinds import PICTURE_SUFFIXES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,6 +218,15 @@ def test_impossible_arguments_are_one_sentence(pictures, tmp_path, arguments, me
     with pytest.raises(UserError, match=message) as caught:
         run("--pictures", pictures, "--out", tmp_path / "out", *arguments)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_missing_library_is_no_bad_file(tmp_path):
+    def read(path):
+        raise MissingDependencyError("Videos need PyAV; pip install xmodaler[video]")
+
+    sources = [features.Source("1", "1.mp4")]
+    with pytest.raises(MissingDependencyError, match="Videos need PyAV"):
+        features.extract_features(sources, read, list, FeatureSink(tmp_path / "out", {}))
 
 
 def test_features_that_are_not_finite_are_a_bad_file(tmp_path):

@@ -25,6 +25,7 @@ def run_extraction(args: argparse.Namespace) -> ExtractionSummary:
     Raises:
         UserError: The arguments do not fit each other, or the run fails.
     """
+    sources = _sources(args)
     if not (args.weights or args.pretrained):
         print("note: no --weights and no --pretrained, the features are those of random weights")
     extractor = _region_extractor(args) if args.regions else _grid_extractor(args)
@@ -38,7 +39,6 @@ def run_extraction(args: argparse.Namespace) -> ExtractionSummary:
 
         compute = extractor.pictures
     sink = FeatureSink(args.out, settings, args.dtype)
-    sources = _sources(args)
     print(f"{len(sources)} files, {sum(s.item_id in sink for s in sources)} of them done before")
     return extract_features(
         sources,

@@ -14,7 +14,7 @@ import numpy as np
 
 from xmodaler.datasets.annotations import Problem, read_captions
 from xmodaler.datasets.bad_samples import SampleError
-from xmodaler.utils.errors import UserError
+from xmodaler.utils.errors import MissingDependencyError, UserError
 from xmodaler.utils.file_io import expand_path
 
 from .feature_sink import FeatureSink
@@ -166,7 +166,9 @@ def extract_features(
     waiting = [source for source in sources if source.item_id not in sink]
     summary = ExtractionSummary(0, len(sources) - len(waiting), [])
     batch: list[tuple[Source, Any]] = []
-    for source, content in progress(_read_ahead(waiting, read, workers, 2 * batch_size)):
+    for source, content in progress(
+        _read_ahead(waiting, read, workers, max(workers, 2 * batch_size))
+    ):
         if isinstance(content, UserError):
             summary.problems.append(Problem(source.path, str(content), source.item_id))
         else:
@@ -212,6 +214,8 @@ def _read_ahead(
     def attempt(source: Source) -> Any:
         try:
             return read(source.path)
+        except MissingDependencyError:
+            raise  # no file is to blame
         except UserError as error:
             return error
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from xmodaler.datasets.pictures import PictureReader
-from xmodaler.modeling.embedding.timm_embed import build_backbone
+from xmodaler.modeling.embedding.timm_backbone import build_backbone
 from xmodaler.utils.env import resolve_device
 from xmodaler.utils.errors import UserError
 
