@@ -21,6 +21,9 @@ IMAGE_GATES = "_IMAGE_GATES"
 CONV_KERNELS = "_CONV_KERNELS"
 """Kernels of a convolutional decoder in the form that its steps use, a StepKernels."""
 
+WORD_PRODUCTS = "_WORD_PRODUCTS"
+"""What words add to the gates of a recurrent decoder, a WordProducts."""
+
 STEP_WEIGHTS = "_STEP_WEIGHTS"
 """Copies of weights for the steps of one decoded batch, a StepWeights."""
 

@@ -17,10 +17,17 @@ from ..encoder.low_rank_bilinear_encoder import add_bilinear_config
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
 from ..layers.deferred_linears import DeferredLinears
-from ..layers.few_rows import are_few, distinct, linear, multiply, multiply_shared
+from ..layers.few_rows import are_few, distinct, linear, multiply
 from ..layers.low_rank_bilinear import Apply
 from ..layers.lstm import lstm_pointwise
-from ..stage_keys import ATTENTION_WEIGHTS, IMAGE_GATES, RETURN_ATTENTION, STEP_WEIGHTS
+from ..layers.word_products import WordProducts
+from ..stage_keys import (
+    ATTENTION_WEIGHTS,
+    IMAGE_GATES,
+    RETURN_ATTENTION,
+    STEP_WEIGHTS,
+    WORD_PRODUCTS,
+)
 from .build import DECODER_REGISTRY
 from .recurrent_decoder import RecurrentDecoder
 from .xlan_attention import XLANAttention, attentions_from_config
@@ -118,10 +125,15 @@ class XLANDecoder(RecurrentDecoder):
         return {**self.attention_memory(batched_inputs), **self._as_keys(zeros, zeros, zeros)}
 
     def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        """IMAGE_GATES (B, 4D), what the global feature adds to the gates at every step."""
+        """IMAGE_GATES (B, 4D), what the global feature adds to the gates at every step.
+
+        And WORD_PRODUCTS, where the steps of a batch share what words add.
+        """
         _, of_context = self.att_lstm.weight_ih.split(self.input_widths, dim=1)
         bias = self.att_lstm.bias_ih + self.att_lstm.bias_hh
-        return {IMAGE_GATES: F.linear(self._image(batched_inputs), of_context, bias)}
+        gates = F.linear(self._image(batched_inputs), of_context, bias)
+        words = WordProducts(self.att_lstm.weight_ih, slice(self.input_widths[WORD]))
+        return {IMAGE_GATES: gates, WORD_PRODUCTS: words}
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """One step: G_TOKEN_EMBED (R, E) and the states h, o, c (R, D) give new ones.
@@ -129,15 +141,14 @@ class XLANDecoder(RecurrentDecoder):
         HISTORY_STATES (R,) numbers the states: equal numbers, equal states.
         """
         x, copies = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs.get(STEP_WEIGHTS)
-        images = batched_inputs.get(IMAGE_GATES)
-        if images is None:
-            images = self.prepare_steps(batched_inputs)[IMAGE_GATES]
+        if IMAGE_GATES not in batched_inputs:
+            batched_inputs = {**batched_inputs, **self.prepare_steps(batched_inputs)}
         shares = are_few(x.shape[0], x) and not self.training
         words, own = self._shared_gates(batched_inputs) if shares else self._gates(batched_inputs)
+        images, c = batched_inputs[IMAGE_GATES], None
         gates = (words.unflatten(0, (images.shape[0], -1)) + images.unsqueeze(1)).flatten(0, 1)
-        c = None
         if own is not None:
-            gates, (c,) = gates + own, batched_inputs[kfg.G_CELL_STATES]
+            gates, (c,) = gates.add_(own), batched_inputs[kfg.G_CELL_STATES]
         h, c = lstm_pointwise(gates, c)
         wanted = bool(batched_inputs.get(RETURN_ATTENTION, False))
         apply = partial(linear, weights=copies)
@@ -158,13 +169,13 @@ class XLANDecoder(RecurrentDecoder):
     def _shared_gates(self, batched_inputs: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """As :meth:`_gates`, once for rows that read the same word or continue the same one."""
         copies, lstm = batched_inputs.get(STEP_WEIGHTS), self.att_lstm
-        of_word, of_context = slice(self.input_widths[0]), slice(self.input_widths[0], None)
         x, ids = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs[kfg.G_TOKENS_IDS]
-        words = multiply_shared(x, ids, lstm.weight_ih, None, copies, of_word)
+        words = batched_inputs[WORD_PRODUCTS].of(ids, x, copies)
         if batched_inputs[kfg.TIME_STEP] == 0:
             return words, None
         row, place = distinct(batched_inputs[kfg.HISTORY_STATES])
         h, o = (state.index_select(0, row) for state in batched_inputs[kfg.G_HIDDEN_STATES])
+        of_context = slice(self.input_widths[WORD], None)
         own = multiply(o, lstm.weight_ih, None, copies, of_context)
         return words, multiply(h, lstm.weight_hh, own, copies).index_select(0, place)
 
