@@ -1,5 +1,6 @@
 """From published caption files to vocabulary, arrays, references, and back through the loaders."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xmodaler.datasets.annotations import read_captions, read_encoded_captions
 from xmodaler.preprocessing import caption_files
@@ -239,6 +242,59 @@ def test_sentences_of_unknown_videos_are_told(tmp_path):
     _, problems = read_videodatainfo(videodatainfo(tmp_path, content))
     assert "unknown video 'video9'" in str(problems[0])
     assert "no 'caption' that is text" in str(problems[1])
+
+
+def test_words_are_one_line_of_text_each(tmp_path):
+    odd = image(1, "train", "x")
+    odd["sentences"] = [{"tokens": ["hot dog", "a\nb", "c"], "raw": "hot"}, {"tokens": ["\ud83d"]}]
+    summary = written(tmp_path, [odd, *IMAGES[1:]], min_count=1)
+    words = (tmp_path / "out" / "vocabulary.txt").read_text(encoding="utf-8").split("\n")
+    assert words[:5] == ["hot", "dog", "a", "b", "c"]
+    assert "sentence 1 has characters that are not Unicode text" in str(summary.problems[0])
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(0, 9),
+    st.floats(allow_nan=False),
+    st.text(max_size=4),
+    st.sampled_from(["train", "val", "test", "validate", "video1", "a dog"]),
+)
+NAMES = ("images", "sentences", "tokens", "raw", "split", "cocoid", "videos", "video_id", "id")
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.sampled_from([*NAMES, "caption"]), inner, max_size=6),
+    ),
+    max_leaves=12,
+)
+ENTRIES = st.lists(
+    st.fixed_dictionaries(
+        {"split": st.sampled_from(["train", "val", "test"])},
+        optional={
+            "sentences": st.lists(st.one_of(st.fixed_dictionaries({"tokens": VALUES}), VALUES)),
+            **{name: VALUES for name in ("cocoid", "imgid", "filename", "video_id", "id")},
+        },
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(entries=st.one_of(ENTRIES, VALUES), sentences=VALUES)
+def test_any_json_is_read_or_refused_in_one_sentence(tmp_path_factory, entries, sentences):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "a.json").write_text(json.dumps({"images": entries}))
+    (folder / "b.json").write_text(json.dumps({"videos": entries, "sentences": sentences}))
+    for read, name in ((read_karpathy, "a"), (lambda path: read_videodatainfo([path]), "b")):
+        with contextlib.suppress(UserError):
+            items, problems = read(folder / f"{name}.json")
+            caption_files.write_caption_files(
+                items, problems, caption_files.COCO, folder / "out", splits=["train"], min_count=1
+            )
+            assert (folder / "out" / "captions_train.json").is_file()
 
 
 MSVD_CAPTIONS = DATA / "msvd_text" / "train_1450_captions.json"

@@ -248,7 +248,7 @@ def _write_references(path: Path, items: list[Captioned]) -> None:
         for k, (item_id, text) in enumerate(pairs)
     ]
     with atomic_write(path, "w") as file:
-        json.dump({"images": images, "annotations": annotations}, file, ensure_ascii=False)
+        json.dump({"images": images, "annotations": annotations}, file)
 
 
 def _number(item_id: str) -> int | str:

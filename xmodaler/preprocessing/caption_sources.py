@@ -154,6 +154,9 @@ def _videos(
             problems.append(Problem(where, "no 'video_id' and 'split' that are words", where))
             continue
         number = entry.get("id", video.removeprefix("video"))
+        if isinstance(number, bool) or not isinstance(number, str | int):
+            problems.append(Problem(where, f"its 'id' {number!r} is no number", where))
+            continue
         if video in videos:
             problems.append(Problem(where, f"the video '{video}' occurs twice", where))
             continue
@@ -173,19 +176,25 @@ def _add_video_sentences(
         if not isinstance(caption, str):
             problems.append(Problem(where, "no 'caption' that is text"))
         elif video is None:
-            problems.append(Problem(where, f"belongs to the unknown video {entry['video_id']!r}"))
+            problems.append(
+                Problem(where, f"belongs to the unknown video {entry.get('video_id')!r}")
+            )
         else:
-            words = [word for word in caption.split(" ") if word.strip()]
-            problems.extend(_add_sentence(video, words, caption.strip(), where, k))
+            problems.extend(_add_sentence(video, [caption], caption.strip(), where, k))
     return problems
 
 
 def _add_sentence(
     item: Captioned, words: list[str], text: str, where: str, number: int
 ) -> list[Problem]:
-    words = [word.strip() for word in words if word.strip()]
+    # A word with a space or line break in it would be two lines of the vocabulary.
+    words = [part for word in words for part in word.split()]
     if not words:
         return [Problem(where, f"sentence {number} has no word")]
+    try:
+        f"{text} {' '.join(words)}".encode()
+    except UnicodeEncodeError:
+        return [Problem(where, f"sentence {number} has characters that are not Unicode text")]
     item.sentences.append(words)
     item.texts.append(text or " ".join(words))
     return []
