@@ -18,7 +18,7 @@ _CLASSES = (
 
 
 def tiny_cfg(kind="updown", **changes):
-    """The config of a tiny model: ``updown``, ``transformer`` or ``grid``.
+    """The config of a tiny model: ``updown``, ``transformer``, ``grid`` or ``meshed``.
 
     Keyword arguments change dotted keys, dots written as double underscores.
     """
@@ -47,12 +47,16 @@ def tiny_cfg(kind="updown", **changes):
     if kind == "grid":
         model.ENCODER, model.VISUAL_EMBED.NAME = "GTransformerEncoder", "VisualGridEmbedding"
         model.VISUAL_EMBED.G_IN_DIM, cfg.DATALOADER.MAX_FEAT_NUM = 9, 6
+    if kind == "meshed":
+        model.ENCODER, model.DECODER = "MemoryAugmentedEncoder", "MeshedDecoder"
     for key, value in changes.items():
         if key in _CLASSES:
             set_key(cfg, key, value)
     add_config(cfg, cfg)
     if "UPDOWN" in cfg.MODEL:
         cfg.MODEL.UPDOWN.ATT_EMBED_SIZE = 8
+    for node in cfg.MODEL.get("MESHEDMEORY", {}).values():
+        node.DIM_MODEL, node.NUM_ATT_HEAD, node.DIM_FEEDFORWARD, node.NUM_LAYER = 16, 4, 24, 2
     for key, value in changes.items():
         set_key(cfg, key, value)
     return cfg
@@ -115,7 +119,7 @@ def tiny():
     )
 
 
-@pytest.fixture(params=["updown", "transformer", "grid"])
+@pytest.fixture(params=["updown", "transformer", "grid", "meshed"])
 def captioning(request):
     """Each kind of captioner: its kind, model and batch."""
     kind = request.param
