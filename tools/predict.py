@@ -6,6 +6,11 @@ import argparse
 from xmodaler.cli import run_cli
 
 
+def _numbers(text: str) -> list[float]:
+    """Numbers separated by commas."""
+    return [float(part) for part in text.split(",")]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(
@@ -15,15 +20,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--weights",
         required=True,
-        nargs="+",
-        metavar="WEIGHTS",
-        help="output folder of a training, or a weights file; several caption together",
+        action="append",
+        help="output folder of a training, or a weights file; given several times, the models "
+        "caption together",
     )
     parser.add_argument(
         "--model-weights",
-        nargs="+",
-        type=float,
-        metavar="W",
+        type=_numbers,
+        metavar="W,W,...",
         help="how much each of several models counts (default: all alike)",
     )
     parser.add_argument(

@@ -146,9 +146,9 @@ def test_from_the_command_line(runs, tmp_path, capsys):
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     np.save(tmp_path / "one.npy", FEATURES[0])
-    names = [str(run) for run in runs]
-    files = ["--weights", *names, "--model-weights", "1", "2", "1"]
-    code = tool.main([str(tmp_path / "one.npy"), *files, "--device", "cpu", "--jsonl", "-"])
+    weights = [part for run in runs for part in ("--weights", str(run))]
+    options = [*weights, "--model-weights", "1,2,1", "--device", "cpu", "--jsonl", "-"]
+    code = tool.main([*options, str(tmp_path / "one.npy")])
     assert code == 0
     (line,) = capsys.readouterr().out.splitlines()
     captioner = load(runs, device="cpu", model_weights=[1, 2, 1])

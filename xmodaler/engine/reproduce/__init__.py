@@ -2,7 +2,7 @@
 
 from .command import run
 from .oracle import oracle_scores
-from .single import train_and_test
+from .single import read_config, train_and_test
 from .suite import Entry, read_suite
 
-__all__ = ["Entry", "oracle_scores", "read_suite", "run", "train_and_test"]
+__all__ = ["Entry", "oracle_scores", "read_config", "read_suite", "run", "train_and_test"]

@@ -1,5 +1,6 @@
 """The comparison of a suite as Markdown and as HTML."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,7 +83,7 @@ def _row(entry: Entry, result: Mapping[str, Any] | None) -> dict[str, str]:
         f"{result['captions_per_second']:.0f}",
         f"{result['parameters'] / 1e6:.2f} M",
         f"{result['train_seconds'] / 60:.1f}",
-        f"{result['train_cpu_seconds'] / 60:.1f}",
+        f"{result.get('train_cpu_seconds', math.nan) / 60:.1f}",
     ]
     return dict(zip(_COLUMNS, values, strict=True))
 
