@@ -195,15 +195,23 @@ def test_each_caption_has_its_own_words(model, batch_of):
 
 @pytest.mark.parametrize("images", [2, 9])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_cached_steps_equal_all_words_at_once(model, batch_of, images, groups):
+@pytest.mark.parametrize("grad", [False, True])
+def test_cached_steps_equal_all_words_at_once(model, batch_of, images, groups, grad):
     batch = batch_of(images=images, groups=groups, length=6)
     generator = torch.Generator().manual_seed(4)
     tokens = torch.randint(1, 23, (images * groups, 6), generator=generator)
     batch[kfg.G_TOKENS_IDS] = tokens
-    with torch.no_grad():
+    with torch.set_grad_enabled(grad):
         expected = model(batch)[kfg.G_LOGITS]
         found = word_by_word(model, batch, tokens)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    if grad:
+        weights = list(model.decoder.parameters())
+        probe = torch.linspace(-1, 1, expected.numel()).view_as(expected)
+        one = torch.autograd.grad((expected * probe).sum(), weights)
+        other = torch.autograd.grad((found * probe).sum(), weights)
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
 
 
 def word_by_word(model, batch, tokens):
