@@ -21,42 +21,33 @@ USUAL, NEVER = (0, 5, 0.05, 0.25), (9999, 3, 0.05, 0.5)
 RL, CLIP = "RLTrainer", ("value", 0.1)
 
 # engine, pictures a batch, captions each, epochs, lr, betas, eps, clip, schedule, losses, sampling
+# fmt: off
 TRAINING = {
     "lstm-A/lstm-A": ("", 8, 5, 30, 5e-4, BETAS, 1e-8, CLIP, STEP, CE, USUAL),
     "lstm-A/lstm-A_rl": (RL, 16, 5, 30, 5e-5, BETAS, 1e-8, CLIP, FIX, LS, USUAL),
     "attention/attention": ("", 8, 5, 30, 5e-4, BETAS, 1e-8, CLIP, STEP, CE, USUAL),
-    "attention/attention_rl": (
-        *(RL, 16, 5, 30, 5e-5, BETAS, 1e-8, CLIP, ("StepLR", 10, 0.8), LS, USUAL),
-    ),
+    "attention/attention_rl": (RL, 16, 5, 30, 5e-5, BETAS, 1e-8, CLIP,
+        ("StepLR", 10, 0.8), LS, USUAL),
     "updown/updown": ("", 8, 5, 30, 5e-4, BETAS, 1e-8, CLIP, STEP, CE, USUAL),
     "updown/updown_rl": (RL, 16, 5, 30, 5e-5, BETAS, 1e-8, CLIP, FIX, LS, USUAL),
-    "gcn/gcn": (
-        *("", 50, 1, 300, 5e-4, BETAS, 1e-8, CLIP, ("StepLR", 15, 0.8), CE, (0, 25, 0.05, 0.25)),
-    ),
-    "gcn/gcn_rl": (
-        *(RL, 12, 5, 60, 5e-5, BETAS, 1e-8, CLIP, ("StepLR", 30, 0.8), CE),
-        (9999, 25, 0.05, 0.25),
-    ),
+    "gcn/gcn": ("", 50, 1, 300, 5e-4, BETAS, 1e-8, CLIP,
+        ("StepLR", 15, 0.8), CE, (0, 25, 0.05, 0.25)),
+    "gcn/gcn_rl": (RL, 12, 5, 60, 5e-5, BETAS, 1e-8, CLIP,
+        ("StepLR", 30, 0.8), CE, (9999, 25, 0.05, 0.25)),
     "transformer/transformer": ("", 8, 5, 30, 5e-4, BETAS, 1e-8, CLIP, NOAM, LS, USUAL),
     "transformer/transformer_rl": (RL, 16, 5, 30, 1e-5, BETAS, 1e-8, CLIP, FIX, LS, USUAL),
     "transformer/clip_transformer": ("", 8, 5, 35, 5e-4, BETAS, 1e-8, CLIP, NOAM, LS, NEVER),
     "meshed_memory/meshed_memory": ("", 10, 5, 30, 5e-4, FAST, 1e-8, CLIP, NOAM, LS, USUAL),
-    "meshed_memory/meshed_memory_rl": (
-        *(RL, 16, 5, 60, 1e-5, BETAS, 1e-8, CLIP, ("StepLR", 10, 0.8), LS, USUAL),
-    ),
-    "xlan/xlan": (
-        *("", 10, 5, 70, 5e-4, FAST, 1e-9, ("norm", 0.5), ("NoamLR", 1024, 1.0, 10000), CE),
-        (6, 5, 0.05, 0.5),
-    ),
-    "xlan/xlan_rl": (
-        *(RL, 5, 5, 35, 1e-5, BETAS, 1e-8, CLIP, ("StepLR", 10, 0.8), LS, (6, 5, 0.05, 0.5)),
-    ),
-    "cosnet/cosnet": (
-        *("", 8, 5, 35, 5e-4, BETAS, 1e-8, CLIP, ("NoamLR", 512, 1.0, 20000), SEM, NEVER),
-    ),
-    "cosnet/cosnet_rl": (
-        *("RLMeanTrainer", 16, 5, 60, 1e-5, BETAS, 1e-8, CLIP, ("StepLR", 15, 0.8), SEM, NEVER),
-    ),
+    "meshed_memory/meshed_memory_rl": (RL, 16, 5, 60, 1e-5, BETAS, 1e-8, CLIP,
+        ("StepLR", 10, 0.8), LS, USUAL),
+    "xlan/xlan": ("", 10, 5, 70, 5e-4, FAST, 1e-9, ("norm", 0.5),
+        ("NoamLR", 1024, 1.0, 10000), CE, (6, 5, 0.05, 0.5)),
+    "xlan/xlan_rl": (RL, 5, 5, 35, 1e-5, BETAS, 1e-8, CLIP,
+        ("StepLR", 10, 0.8), LS, (6, 5, 0.05, 0.5)),
+    "cosnet/cosnet": ("", 8, 5, 35, 5e-4, BETAS, 1e-8, CLIP,
+        ("NoamLR", 512, 1.0, 20000), SEM, NEVER),
+    "cosnet/cosnet_rl": ("RLMeanTrainer", 16, 5, 60, 1e-5, BETAS, 1e-8, CLIP,
+        ("StepLR", 15, 0.8), SEM, NEVER),
     "msvd/mplstm/mplstm": ("", 8, 1, 50, 5e-4, BETAS, 1e-8, CLIP, STEP, CE, USUAL),
     "msvd/salstm/salstm": ("", 8, 1, 50, 5e-4, BETAS, 1e-8, CLIP, STEP, CE, USUAL),
     "msvd/transformer/transformer": ("", 64, 1, 50, 1e-4, BETAS, 1e-8, CLIP, WARM, LS, USUAL),
@@ -66,6 +57,7 @@ TRAINING = {
     "msrvtt/transformer/transformer": ("", 256, 1, 50, 1e-4, BETAS, 1e-8, CLIP, WARM, LS, USUAL),
     "msrvtt/tdconved/tdconved": ("", 256, 1, 50, 1e-3, BETAS, 1e-8, CLIP, STEP, CE, USUAL),
 }
+# fmt: on
 
 REGIONS, GRID = "mscoco_dataset/features/up_down", "mscoco_dataset/features/CLIP_RN101_49"
 WIDE, NARROW = ("relu", False, 0.5), ("none", True, 0.1)  # token activation, norm, dropout
@@ -86,15 +78,12 @@ MODELS = {
 for data, size, beam in (("msvd", 5492, 5), ("msrvtt", 7001, 2)):
     frames = f"{data}_dataset/features/resnet152"
     for name in ("mplstm", "salstm"):
-        MODELS[f"{data}/{name}/{name}"] = (
-            *(size, frames, 25, 2048, ("Base", 1024), WIDE, 1024, 5, 21),
-        )
-    MODELS[f"{data}/transformer/transformer"] = (
-        *(size, frames, 50, 2048, ("Base", 512), NARROW, 512, beam, 21),
-    )
-    MODELS[f"{data}/tdconved/tdconved"] = (
-        *(size, frames, 50, 2048, ("TDConvEDVisualBase", 512), ("none", True, 0.5), 512, 5, 21),
-    )
+        row = (size, frames, 25, 2048, ("Base", 1024), WIDE, 1024, 5, 21)
+        MODELS[f"{data}/{name}/{name}"] = row
+    row = (size, frames, 50, 2048, ("Base", 512), NARROW, 512, beam, 21)
+    MODELS[f"{data}/transformer/transformer"] = row
+    row = (size, frames, 50, 2048, ("TDConvEDVisualBase", 512), ("none", True, 0.5), 512, 5, 21)
+    MODELS[f"{data}/tdconved/tdconved"] = row
 
 
 def config_of(name, *overrides):
@@ -168,10 +157,8 @@ def test_model_settings(name, monkeypatch):
 
 def dropouts(cfg):
     bert = cfg.MODEL.BERT
-    return (
-        *(bert.HIDDEN_DROPOUT_PROB, bert.INTERMEDIATE_DROP, bert.FFN_DROPOUT_PROB),
-        bert.ATTENTION_PROBS_DROPOUT_PROB,
-    )
+    inner = (bert.HIDDEN_DROPOUT_PROB, bert.INTERMEDIATE_DROP, bert.FFN_DROPOUT_PROB)
+    return (*inner, bert.ATTENTION_PROBS_DROPOUT_PROB)
 
 
 def test_what_only_some_recipes_set():
@@ -210,7 +197,7 @@ LAYERS = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_the_transformers(name):
     bert = config_of(name).MODEL.BERT
-    assert (bert.NUM_HIDDEN_LAYERS, bert.NUM_GENERATION_LAYERS) == LAYERS[name]
+    assert LAYERS[name] == (bert.NUM_HIDDEN_LAYERS, bert.NUM_GENERATION_LAYERS)
     assert (bert.HIDDEN_SIZE, bert.NUM_ATTENTION_HEADS, bert.INTERMEDIATE_SIZE) == (512, 8, 2048)
     assert bert.HIDDEN_ACT == "relu"
 

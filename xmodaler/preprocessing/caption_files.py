@@ -47,7 +47,9 @@ class CaptionRules:
 COCO = CaptionRules("mscoco", "image_id", "captions_{split}5k.json", min_count=6)
 MSVD = CaptionRules("msvd", "video_id", "captions_{split}.json", min_count=4)
 MSRVTT = CaptionRules(
-    *("msrvtt", "video_id", "captions_{split}.json"),
+    prefix="msrvtt",
+    id_key="video_id",
+    references="captions_{split}.json",
     min_count=6,
     counted=("train",),
     single=("val", "test"),
