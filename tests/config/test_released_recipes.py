@@ -172,16 +172,11 @@ def test_what_only_some_recipes_set():
     assert dropouts(config_of("transformer/clip_transformer")) == (0.2, 0.2, 0.2, 0.1)
     first, second = config_of("cosnet/cosnet"), config_of("cosnet/cosnet_rl")
     assert dropouts(first) == (0.1, 0.2, 0.2, 0.1) and dropouts(second) == (0.1, 0.1, 0.1, 0.1)
-    assert (first.MODEL.COSNET.FILTER_WEIGHT, first.MODEL.COSNET.RECONSTRUCT_WEIGHT) == (1.0, 0.1)
-    assert (*(0.1, 0.01),) == (
-        second.MODEL.COSNET.FILTER_WEIGHT,
-        second.MODEL.COSNET.RECONSTRUCT_WEIGHT,
-    )
-    assert (*(False, True, 0.9999),) == (
-        first.MODEL.USE_EMA,
-        second.MODEL.USE_EMA,
-        second.MODEL.EMA_DECAY,
-    )
+    cosnets = [cfg.MODEL.COSNET for cfg in (first, second)]
+    weights = [(node.FILTER_WEIGHT, node.RECONSTRUCT_WEIGHT) for node in cosnets]
+    assert weights == [(1.0, 0.1), (0.1, 0.01)]
+    averages = [(cfg.MODEL.USE_EMA, cfg.MODEL.EMA_DECAY) for cfg in (first, second)]
+    assert averages == [(False, 0.9999), (True, 0.9999)]
     assert first.DATALOADER.SAMPLE_PROB == 0.2
 
 
