@@ -189,6 +189,7 @@ _C.SCORER.WEIGHTS = [1.0]
 _C.SCORER.GT_PATH = "coco_train_gts.pkl"
 _C.SCORER.CIDER_CACHED = "coco_train_cider.pkl"
 _C.SCORER.EOS_ID = 0
+_C.SCORER.COUNT_EOS = True  # whether the end word is a word in rewards
 
 _C.DECODE_STRATEGY = CN()
 _C.DECODE_STRATEGY.NAME = "BeamSearcher"

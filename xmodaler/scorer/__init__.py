@@ -1,5 +1,22 @@
-"""Scores of generated sentences: the shared core of CIDEr-D."""
+"""Scores of generated sentences: CIDEr-D, and the rewards of self-critical training."""
 
-from xmodaler.scorer.cider_core import CiderD, count_ngrams, document_frequencies
+from .base_scorer import BaseScorer
+from .bleu import Bleu4
+from .build import SCORER_REGISTRY, build_scorer
+from .cider import Cider
+from .cider_core import CiderD, count_ngrams, document_frequencies
+from .reward import Reward
+from .rouge import RougeL
 
-__all__ = ["CiderD", "count_ngrams", "document_frequencies"]
+__all__ = [
+    "SCORER_REGISTRY",
+    "BaseScorer",
+    "Bleu4",
+    "Cider",
+    "CiderD",
+    "Reward",
+    "RougeL",
+    "build_scorer",
+    "count_ngrams",
+    "document_frequencies",
+]

@@ -1,0 +1,170 @@
+"""The reward of generated sentences: a weighted sum of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xmodaler.config import configurable, kfg
+from xmodaler.utils.errors import UserError
+
+from .build import SCORER_REGISTRY
+from .cider_files import read_references
+from .references import Hypotheses, References
+from .reward import Reward, Score
+
+if TYPE_CHECKING:
+    from xmodaler.config import CfgNode
+
+
+@SCORER_REGISTRY.register()
+class BaseScorer:
+    """Rewards decoded word ids with ``sum_i weight_i * metric_i`` against the training captions.
+
+    A sentence is what stands before the first end word, and by default that end word too: it is a
+    word like any other in n-grams of both sides, so that a model is rewarded for ending where
+    people end. Without it, models learn to stop in the middle of a phrase.
+
+    Args:
+        types: Names of the metrics.
+        scorers: The metrics. One that is no :class:`~xmodaler.scorer.reward.Reward` is given lists:
+            ``compute_score(references, sentences) -> (mean, scores)``. One with a method
+            ``check(references)`` can refuse the captions.
+        weights: Weight of each.
+        gt_path: File of the training captions, see
+            :func:`~xmodaler.scorer.cider_files.read_references`; or such a dict itself.
+        eos_id: The end word.
+        count_eos: Whether the end word counts as a word.
+        vocab_size: Number of words of the model, against which the captions are checked; None
+            skips that.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        types: Sequence[str],
+        scorers: Sequence[Any],
+        weights: Sequence[float],
+        gt_path: str | Mapping[str, list[list[int]]],
+        eos_id: int,
+        count_eos: bool = True,
+        vocab_size: int | None = None,
+    ) -> None:
+        if not types or not len(types) == len(scorers) == len(weights):
+            raise UserError(
+                f"SCORER.TYPES is {list(types)} and SCORER.WEIGHTS {list(weights)}; give at least "
+                "one metric, and one weight for each"
+            )
+        self.types, self.scorers, self.weights = list(types), list(scorers), list(weights)
+        self.eos_id, self.count_eos = eos_id, count_eos
+        given = isinstance(gt_path, Mapping)
+        captions = gt_path if given else read_references(gt_path)
+        source = "the given captions" if given else f"'{gt_path}' (SCORER.GT_PATH)"
+        self.references = References(self._without_ends(captions), source)
+        self._check(vocab_size)
+        self._metrics = [self._bind(scorer) for scorer in self.scorers]
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        node = cfg.SCORER
+        types = [name for name in node.TYPES if name]
+        return {
+            "types": types,
+            "scorers": [SCORER_REGISTRY.get(name)(cfg) for name in types],
+            "weights": list(node.WEIGHTS),
+            "gt_path": node.GT_PATH,
+            "eos_id": node.EOS_ID,
+            "count_eos": node.COUNT_EOS,
+            "vocab_size": cfg.MODEL.VOCAB_SIZE,
+        }
+
+    def __call__(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
+        """Score decoded sentences.
+
+        Args:
+            batched_inputs: IDS, of B images, and G_SENTS_IDS (R, T) or (B, K, T), the R / B
+                sentences of an image adjacent.
+
+        Returns:
+            The mean of every metric under its name, and REWARDS, float64 (R,).
+
+        Raises:
+            UserError: An image has no references, or a score is not a number.
+        """
+        sentences = self.hypotheses(batched_inputs[kfg.IDS], batched_inputs[kfg.G_SENTS_IDS])
+        total = np.zeros(len(sentences.lengths))
+        result: dict[str, Any] = {}
+        for name, weight, metric in zip(self.types, self.weights, self._metrics, strict=True):
+            scores = metric(sentences)
+            if not np.isfinite(scores).all():
+                row = int(np.flatnonzero(~np.isfinite(scores))[0])
+                image = batched_inputs[kfg.IDS][row * len(batched_inputs[kfg.IDS]) // len(scores)]
+                raise UserError(
+                    f"the reward {name} of a sentence for image '{image}' is {scores[row]}; no "
+                    "training can go on from that"
+                )
+            total += weight * scores
+            result[name] = float(scores.mean())
+        return {**result, kfg.REWARDS: total}
+
+    def get_sents(self, sent: Any) -> list[list[int]]:
+        """The words of every row of ``sent`` (R, T) up to the end word, as lists."""
+        words = _to_numpy(sent)
+        pairs = zip(words.tolist(), self._lengths(words).tolist(), strict=True)
+        return [row[:length] for row, length in pairs]
+
+    def hypotheses(self, ids: Sequence[str], words: Any) -> Hypotheses:
+        """Decoded rows as sentences of their pictures."""
+        words = _to_numpy(words)
+        words = words.reshape(-1, words.shape[-1])
+        if not len(ids) or len(words) % len(ids):
+            raise UserError(
+                f"{len(words)} sentences do not divide over {len(ids)} images; every image must "
+                "have the same number of sentences, adjacent"
+            )
+        lengths = self._lengths(words)
+        shown = np.arange(words.shape[1]) < lengths[:, None]
+        images = np.repeat(self.references.places(ids), len(words) // len(ids))
+        return Hypotheses(images, np.where(shown, words, -1), lengths)
+
+    def _lengths(self, words: np.ndarray) -> np.ndarray:
+        ends = words == self.eos_id
+        ended = ends.any(axis=1)
+        return np.where(ended, ends.argmax(axis=1) + int(self.count_eos), words.shape[1])
+
+    def _without_ends(self, captions: Mapping[str, list[list[int]]]) -> Mapping[str, Any]:
+        if self.count_eos:
+            return captions
+        return {
+            name: [words[:-1] if words and words[-1] == self.eos_id else words for words in own]
+            for name, own in captions.items()
+        }
+
+    def _check(self, vocab_size: int | None) -> None:
+        highest = int(self.references.words.max(initial=0))
+        if vocab_size is not None and highest >= vocab_size:
+            raise UserError(
+                f"a caption in {self.references.source} has the word id {highest}, but the model "
+                f"knows {vocab_size} (MODEL.VOCAB_SIZE); the captions must be encoded with the "
+                "model's vocabulary"
+            )
+        for scorer in self.scorers:
+            if hasattr(scorer, "check"):
+                scorer.check(self.references)
+
+    def _bind(self, scorer: Any) -> Score:
+        if isinstance(scorer, Reward):
+            return scorer.bind(self.references)
+
+        def score(sentences: Hypotheses) -> np.ndarray:
+            references = [self.references.captions(place) for place in sentences.images]
+            return np.asarray(scorer.compute_score(references, sentences.sentences())[1])
+
+        return score
+
+
+def _to_numpy(words: Any) -> np.ndarray:
+    return words.detach().cpu().numpy() if hasattr(words, "detach") else np.asarray(words)
