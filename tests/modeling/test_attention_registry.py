@@ -7,6 +7,7 @@ from xmodaler.config import kfg
 from xmodaler.losses import CrossEntropy
 from xmodaler.modeling.attention import ATTENTION_REGISTRY, CoAttention
 from xmodaler.modeling.decoder import DECODER_REGISTRY, RecurrentDecoder
+from xmodaler.modeling.encoder import ENCODER_REGISTRY
 from xmodaler.utils.errors import UserError
 
 ATTENTIONS = [
@@ -121,6 +122,44 @@ def test_scores_do_not_depend_on_padding_or_neighbours(tiny, decoder, attention)
             again = model(one, use_beam_search=True)
             assert torch.equal(again[kfg.G_SENTS_IDS][0], found[kfg.G_SENTS_IDS][image])
             torch.testing.assert_close(again[kfg.G_LOGP][0], found[kfg.G_LOGP][image])
+
+
+@pytest.fixture
+def stacking_encoder():
+    """The name of an encoder that hands on its input and twice its input."""
+
+    class StackingEncoder(torch.nn.Module):
+        accepts_packing = True
+
+        def __init__(self, cfg):
+            super().__init__()
+
+        def forward(self, batch, mode=None):
+            feats = batch[kfg.ATT_FEATS]
+            return {kfg.ATT_FEATS: torch.stack([feats, 2 * feats], dim=1)} if mode == "v" else {}
+
+    ENCODER_REGISTRY.register(StackingEncoder)
+    yield StackingEncoder.__name__
+    del ENCODER_REGISTRY._objects[StackingEncoder.__name__]
+
+
+def test_a_recurrent_decoder_reads_all_levels_of_an_encoder(tiny, stacking_encoder):
+    changes = settings("SALSTMDecoder", "MeshedQueryAttention")
+    changes["MODEL__ENCODER"] = stacking_encoder
+    model = tiny.model("updown", **changes, MODEL__MULTIHEAD_ATTENTION__NUM_LEVELS=2)
+    sum(CrossEntropy()(model.train()(tiny.batch())).values()).backward()
+    gates = model.decoder.att.gates
+    assert all(gate.weight.grad.abs().sum() > 0 for gate in gates)
+    with torch.no_grad():
+        found = model.eval()(tiny.batch(), use_beam_search=True)
+    assert found[kfg.G_SENTS_IDS].shape == (3, 7)
+
+
+def test_levels_are_refused_by_attentions_that_read_one(tiny, stacking_encoder):
+    changes = settings("SALSTMDecoder", "TopDownAttention")
+    model = tiny.model("updown", **{**changes, "MODEL__ENCODER": stacking_encoder})
+    with pytest.raises(UserError, match="2 levels of features, but TopDownAttention reads one"):
+        model(tiny.batch())
 
 
 @pytest.mark.parametrize("decoder", ATTENDING)

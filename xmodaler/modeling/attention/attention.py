@@ -21,6 +21,9 @@ class CrossAttention(nn.Module, ABC):
     takes_vector_query = True
     """Whether single vectors may ask; where False no recurrent decoder can use it."""
 
+    takes_levels = False
+    """Whether the memory may be several encodings of the same regions, (B, L, N, memory_dim)."""
+
     @classmethod
     def from_config(
         cls, cfg: CfgNode, query_dim: int, memory_dim: int, embed_dim: int, dropout: float

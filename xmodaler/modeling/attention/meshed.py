@@ -34,6 +34,8 @@ class MeshedQueryAttention(MultiHeadQueryAttention):
         num_levels: Number L of levels.
     """
 
+    takes_levels = True
+
     @configurable
     def __init__(
         self,

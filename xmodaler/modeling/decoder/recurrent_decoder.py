@@ -77,6 +77,14 @@ class RecurrentDecoder(Decoder):
     ) -> dict[str, Tensor]:
         """What an attention with that memory projection prepares of each image."""
         feats, packing = batched_inputs[kfg.ATT_FEATS], batched_inputs.get(ATT_PACKING)
+        if feats.dim() > 3:  # levels of an encoder
+            if not getattr(attention, "takes_levels", False):
+                raise UserError(
+                    f"the encoder hands on {feats.shape[1]} levels of features, but "
+                    f"{type(attention).__name__} reads one; set MODEL.ATTENTION to "
+                    "MeshedQueryAttention, or let the encoder hand on its last layer alone"
+                )
+            packing = None
         projected = unpack_or_keep(projection(pack_or_flatten(feats, packing)), packing)
         mask = batched_inputs.get(kfg.EXT_ATT_MASKS)
         return attention.precompute(feats, mask, projected)
