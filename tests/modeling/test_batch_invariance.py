@@ -151,6 +151,7 @@ def test_captioners_of_the_fixtures(folder, order, padded):
     check(*from_fixture(folder), order, padded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 @settings(max_examples=3, deadline=None, derandomize=True)
 @given(**BATCHES)
