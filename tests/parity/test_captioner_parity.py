@@ -137,10 +137,7 @@ def test_full_size_names_and_shapes(captioner):
     """The model at released size has exactly the released names and shapes."""
     from xmodaler.modeling import build_model
 
-    path = captioner.folder / "keys_full.json"
-    if not path.is_file():
-        pytest.skip(f"no {path}")
-    for released in json.loads(path.read_text()).values():
+    for released in released_keys(captioner).values():
         cfg = full_size(captioner.cfg, released)
         with torch.device("meta"):
             model = build_model(cfg)
@@ -158,12 +155,20 @@ def test_shipped_configs_have_the_released_names_and_shapes(captioner):
     from xmodaler.config import load_config
     from xmodaler.modeling import add_config, build_model
 
-    for config, released in json.loads((captioner.folder / "keys_full.json").read_text()).items():
+    for config, released in released_keys(captioner).items():
         cfg = load_config(str(REPOSITORY / config), ("MODEL.DEVICE", "meta"), add_config)
         with torch.device("meta"):
             model = build_model(cfg)
         shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
         assert shapes == {name: entry["shape"] for name, entry in released.items()}, config
+
+
+def released_keys(captioner):
+    """Config path -> name -> shape, dtype and kind of every released weight."""
+    path = captioner.folder / "keys_full.json"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    return json.loads(path.read_text())
 
 
 def full_size(fixture_cfg, released):
@@ -216,3 +221,30 @@ def copy_settings(source, target):
 def count_layers(names, prefix):
     """Number of layers whose parameters have names ``<prefix><number>.``."""
     return len({name[len(prefix) :].split(".")[0] for name in names if name.startswith(prefix)})
+
+
+def test_the_model_zoo_gives_the_same_model(captioner):
+    """Weights by path through the zoo's config, brought to the fixture's sizes."""
+    from xmodaler import model_zoo
+
+    entries = map(model_zoo.get_entry, model_zoo.list())
+    found = [entry.name for entry in entries if entry.fixture == captioner.meta["model"]]
+    if not found:
+        pytest.skip(f"the zoo has no model of the fixture {captioner.meta['model']}")
+    sizes = [part for pair in leaves(captioner.cfg.MODEL, "MODEL") for part in pair]
+    sizes += ["DATALOADER.MAX_FEAT_NUM", captioner.cfg.DATALOADER.MAX_FEAT_NUM]
+    weights = str(captioner.folder / "weights.safetensors")
+    model = model_zoo.get(found[0], weights=weights, device="cpu", opts=sizes)
+    batch = captioner.inputs("train")
+    with torch.no_grad():
+        expected = captioner.model(batch)[kfg.G_LOGITS]
+        torch.testing.assert_close(model(batch)[kfg.G_LOGITS], expected, atol=0, rtol=0)
+
+
+def leaves(node, prefix):
+    """Dotted names and values of all settings below a node."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}.{key}")
+        elif key not in ("DEVICE", "WEIGHTS"):
+            yield f"{prefix}.{key}", value

@@ -3,7 +3,9 @@
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.functional import pad
 
+from xmodaler.config import kfg
 from xmodaler.modeling.decode_strategy import BeamSearcher, GreedyDecoder
 
 BEGIN_END = {"": (0, 0), "eos5_": (4, 5)}
@@ -124,3 +126,41 @@ def test_a_picture_is_decoded_alike_alone_and_in_a_batch(captioner):
         together = captioner.model(batch, use_beam_search=True)["G_SENTS_IDS"]
         alone = captioner.model(first, use_beam_search=True)["G_SENTS_IDS"]
     assert torch.equal(alone[0], together[0])
+
+
+def test_padding_changes_nothing(captioner):
+    """Three more hidden regions or frames: the same sentences with the same log-probabilities."""
+    if captioner.cfg.MODEL.VISUAL_EMBED.NAME == "VisualGridEmbedding":
+        return  # learned positions: a grid has one size
+    if captioner.cfg.MODEL.get("TDCONVED", {}).get("ENCODER", {}).get("COMPATIBLE", False):
+        return  # the released weights were trained with an encoder that sees the padding
+    batch = captioner.inputs("test")
+    feats, masks = batch[kfg.ATT_FEATS], batch[kfg.ATT_MASKS]
+    wider = {
+        **batch,
+        kfg.ATT_FEATS: pad(feats, (0, 0, 0, 3)),
+        kfg.ATT_MASKS: pad(masks, (0, 3)),
+    }
+    if kfg.RELATION in batch:
+        wider[kfg.RELATION] = pad(batch[kfg.RELATION], (0, 3, 0, 3))
+    captioner.model.beam_searcher.beam_size = max(captioner.meta["beams"])
+    with torch.no_grad():
+        for beam in (False, True):
+            expected = captioner.model(batch, use_beam_search=beam)
+            out = captioner.model(wider, use_beam_search=beam)
+            assert torch.equal(out["G_SENTS_IDS"], expected["G_SENTS_IDS"])
+            torch.testing.assert_close(out["G_LOGP"], expected["G_LOGP"], atol=1e-4, rtol=0)
+
+
+def test_a_picture_without_features_gives_finite_numbers(captioner):
+    if captioner.cfg.MODEL.VISUAL_EMBED.NAME == "VisualGridEmbedding":
+        return  # a grid is never empty
+    batch = captioner.inputs("test")
+    masks = batch[kfg.ATT_MASKS].clone()
+    masks[0] = 0
+    with torch.no_grad():
+        out = captioner.model({**batch, kfg.ATT_MASKS: masks}, use_beam_search=True)
+        alike = captioner.model(batch, use_beam_search=True)
+    assert torch.isfinite(out["G_LOGP"]).all()
+    others = [out["G_SENTS_IDS"][1:], alike["G_SENTS_IDS"][1:]]
+    assert torch.equal(*others)
