@@ -43,7 +43,6 @@ def run(*arguments):
     spec = importlib.util.spec_from_file_location("extract", ROOT / "tools" / "extract_features.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    torch.manual_seed(0)
     return tool.main([str(argument) for argument in arguments])
 
 
@@ -128,6 +127,15 @@ def test_a_packed_file_and_a_second_run(pictures, tmp_path, capsys):
     assert len(store) == 4 and store.get("new")["features"].shape == (4, 512)
     with pytest.raises(UserError, match="made with size 64, not 32"):
         run(*options[:-6], *("--model", "resnet18", "--size", 32, "--device", "cpu"))
+
+
+def test_random_weights_are_the_same_in_every_run(pictures, tmp_path):
+    state = torch.random.get_rng_state()
+    for name in ("a", "b"):
+        run("--pictures", pictures, *TINY, "--out", tmp_path / name)
+    first, second = (open_feature_store(tmp_path / name).get("c_8") for name in ("a", "b"))
+    np.testing.assert_array_equal(first["features"], second["features"])
+    assert torch.equal(torch.random.get_rng_state(), state)
 
 
 def test_files_and_ids_of_annotations(pictures, tmp_path):

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from xmodaler.utils.pictures import load_picture
@@ -28,7 +30,10 @@ def run_extraction(args: argparse.Namespace) -> ExtractionSummary:
     sources = _sources(args)
     if not (args.weights or args.pretrained):
         print("note: no --weights and no --pretrained, the features are those of random weights")
-    extractor = _region_extractor(args) if args.regions else _grid_extractor(args)
+    with torch.random.fork_rng():
+        # Random weights are the same ones when a stopped run goes on.
+        torch.manual_seed(0)
+        extractor = _region_extractor(args) if args.regions else _grid_extractor(args)
     settings = dict(extractor.settings)
     if args.videos:
         read, compute, settings["frames"] = _video_functions(args, extractor)
