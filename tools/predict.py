@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Caption pictures with a trained model: see --help."""
+"""Caption pictures or videos with a trained model: see --help."""
 
 import argparse
 
@@ -14,8 +14,8 @@ def _numbers(text: str) -> list[float]:
 def main(argv: list[str] | None = None) -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(
-        description="Caption pictures with a trained model.",
-        epilog="Exit code: 0; 1 if a picture could not be read; 2 if nothing could be done.",
+        description="Caption pictures or videos with a trained model.",
+        epilog="Exit code: 0; 1 if a file could not be read; 2 if nothing could be done.",
     )
     parser.add_argument(
         "--weights",
@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
         "pictures",
         nargs="+",
         metavar="PICTURE",
-        help="pictures, folders, or .txt files with one path a line; for a model trained on "
-        "features .npz or .npy files",
+        help="pictures, folders, or .txt files with one path a line; videos, animated pictures or "
+        "folders of frames for a model trained on videos; .npz or .npy files for one on features",
     )
     parser.add_argument("--config", help="config of a weights file (default: the one beside it)")
     parser.add_argument("--beam-size", type=int, default=3, help="1 is greedy decoding")

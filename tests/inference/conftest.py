@@ -39,7 +39,7 @@ if GridOfPixels.__name__ not in EMBEDDING_REGISTRY:
     EMBEDDING_REGISTRY.register(GridOfPixels)
 
 
-def make_run(folder, **changes):
+def make_run(folder, base="updown/updown.yaml", **changes):
     """An output folder as a training leaves it, but for the training."""
     settings = {
         "SEED": 1,
@@ -50,14 +50,13 @@ def make_run(folder, **changes):
         "MODEL.TOKEN_EMBED.DIM": 16,
         "MODEL.VISUAL_EMBED.IN_DIM": WIDTH,
         "MODEL.VISUAL_EMBED.OUT_DIM": 16,
-        "MODEL.UPDOWN.ATT_EMBED_SIZE": 8,
+        **({"MODEL.UPDOWN.ATT_EMBED_SIZE": 8} if base.startswith("updown") else {}),
         "DATALOADER.IMAGE_SIZE": SIZE,
         "INFERENCE.VOCAB": str(folder / "gone.txt"),
         **changes,
     }
     overrides = [part for pair in settings.items() for part in pair]
-    base = ROOT / "configs" / "image_caption" / "updown" / "updown.yaml"
-    cfg = load_config(str(base), overrides, add_config)
+    cfg = load_config(str(ROOT / "configs" / "image_caption" / base), overrides, add_config)
     torch.manual_seed(5)
     model = build_model(cfg)
     with torch.no_grad():

@@ -78,3 +78,14 @@ def test_own_scores_and_fewer_pictures(run):
 def test_a_run_without_data_is_an_error(feature_run):
     with pytest.raises(UserError):
         make_report(feature_run, device="cpu")
+
+
+def test_clips_are_shown_by_their_middle_frame(tmp_path):
+    from xmodaler.inference.report import _shown
+
+    for number in range(3):
+        Image.new("RGB", (8, 8), (100 * number,) * 3).save(tmp_path / f"{number}.png")
+    assert _shown(str(tmp_path)).getpixel((4, 4)) == (100, 100, 100)
+    assert _shown(str(tmp_path / "1.png")) == str(tmp_path / "1.png")
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert _shown(str(tmp_path / "broken.mp4")) is None and _shown("nowhere.png") is None

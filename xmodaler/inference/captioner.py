@@ -1,4 +1,4 @@
-"""A loaded model that captions pictures."""
+"""A loaded model that captions pictures and videos."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ OnError = str | Callable[[str, UserError], Any]
 
 @dataclass
 class Caption:
-    """A sentence about a picture.
+    """A sentence about a picture or a video.
 
     Attributes:
-        id: Path of the picture, or its place among the inputs.
+        id: Path of the file (or folder of frames), or its place among the inputs.
         text: The sentence.
         score: Natural logarithm of its probability: the sum of ``log_probs``.
         words: Its words.
         log_probs: Of each word and, where the sentence was finished, of its end.
         alternatives: Further sentences, best first, when more than one was asked for.
         attention: Where the model looked for each word: ``(words, rows, columns)`` over the
-            picture, or ``(words, regions)`` for features; None unless asked for and available.
+            picture, ``(words, frames)`` over the sampled frames of a video, or ``(words, rows of
+            ATT_FEATS)`` over regions or frames given as features (a token of the whole picture, if
+            the model has one, comes first); None unless asked for and available.
     """
 
     id: str
@@ -62,7 +64,7 @@ class Caption:
 
 
 class Captioner:
-    """Captions pictures (or features, if the model was trained on these) with a loaded model.
+    """Captions pictures, videos or features of them, whichever its model was trained on.
 
     Made by :func:`xmodaler.inference.load`.
 
@@ -82,12 +84,16 @@ class Captioner:
         self.cfg = cfg
         self.precision = precision
         self.weights = weights
-        self.reads_pictures = _reads_pictures(model, cfg)
-        self._read = SampleReader(cfg, self.reads_pictures)
+        self.kind = _kind(model, cfg)
+        self._read = SampleReader(cfg, self.kind)
 
     def __repr__(self) -> str:
-        kind = "pictures" if self.reads_pictures else "features"
-        return f"Captioner({self.cfg.MODEL.META_ARCHITECTURE} on {kind}, {self.device})"
+        return f"Captioner({self.cfg.MODEL.META_ARCHITECTURE} on {self.kind}, {self.device})"
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the model begins at the pixels of pictures."""
+        return self.kind == "pictures"
 
     @property
     def device(self) -> torch.device:
@@ -111,10 +117,14 @@ class Captioner:
 
         Args:
             pictures: A path, folder, ``.txt`` list of paths, PIL image or array (height, width[,
-                3 or 4]), or an iterable of these; for a model on features ``.npz``/``.npy`` files,
-                arrays (regions, width) or mappings of arrays.
+                3 or 4]), or an iterable of these. For a model on videos, paths of videos, animated
+                pictures or folders of frames, arrays (frames, height, width, 3), or, inside an
+                iterable, lists of pictures. For a model on features ``.npz``/``.npy`` files,
+                arrays (regions or frames, width) or mappings of arrays; what the model reads
+                beside features goes by the names ``relations``, ``attributes``,
+                ``global_features`` and ``semantics_ids``.
             beam_size: Hypotheses of the beam search; 1 is greedy decoding.
-            batch_size: Pictures that go through the model together.
+            batch_size: Pictures or clips that go through the model together.
             num_return: Sentences per picture, at most ``beam_size`` unless sampled.
             sample: Draw words at random (see DECODE_STRATEGY.{TEMPERATURE, TOP_K, TOP_P}) instead
                 of searching.
@@ -156,7 +166,7 @@ class Captioner:
             )
         if on_error not in ("raise", "skip") and not callable(on_error):
             raise UserError(f"on_error is {on_error!r}; it is 'raise', 'skip' or a function")
-        samples = self._samples(expand(pictures), on_error)
+        samples = self._samples(expand(pictures, self.kind), on_error)
         while batch := list(itertools.islice(samples, batch_size)):
             yield from self.caption_samples(batch, beam_size, num_return, sample, return_attention)
 
@@ -186,7 +196,7 @@ class Captioner:
             batch["OUT_SIZE"] = num_return
         with self._decoding(beam_size if use_beam_search else None):
             outputs = self.model(batch, use_beam_search=use_beam_search)
-        return self._captions(batch[kfg.IDS], outputs, num_return)
+        return self._captions(batch, outputs, num_return)
 
     def _samples(self, items: Iterable[Item], on_error: OnError) -> Iterator[dict[str, Any]]:
         for item in items:
@@ -216,7 +226,10 @@ class Captioner:
             if previous is not None:
                 searcher.beam_size = previous
 
-    def _captions(self, ids: list[str], outputs: dict[str, Any], num_return: int) -> list[Caption]:
+    def _captions(
+        self, batch: dict[str, Any], outputs: dict[str, Any], num_return: int
+    ) -> list[Caption]:
+        ids: list[str] = batch[kfg.IDS]
         count = len(ids)
         tokens = outputs[kfg.G_SENTS_IDS].reshape(count, num_return, -1).cpu()
         log_probs = outputs[kfg.G_LOGP].float().reshape(count, num_return, -1).cpu()
@@ -232,7 +245,7 @@ class Captioner:
             ]
             best.alternatives = others
             if maps is not None:
-                best.attention = self._layout(maps[index][: len(best.words)])
+                best.attention = self._layout(maps[index][: len(best.words)], batch, index)
             captions.append(best)
         return captions
 
@@ -244,9 +257,18 @@ class Captioner:
         values = log_probs[:length].tolist()
         return Caption(str(name), text, math.fsum(values), text.split(), values)
 
-    def _layout(self, maps: np.ndarray) -> np.ndarray:
-        """Attention of a model on pictures as (words, rows, columns) where it is a square grid."""
+    def _layout(self, maps: np.ndarray, batch: dict[str, Any], index: int) -> np.ndarray:
+        """Attention (words, positions) of one item, as :class:`Caption` describes it."""
         positions = maps.shape[1]
+        masks = batch.get(kfg.ATT_MASKS)
+        if masks is not None:
+            real = int(masks[index].sum())
+            extra = positions % masks.shape[1]  # a token of the whole may come before the others
+            each = positions // masks.shape[1]
+            if extra <= 1 and self.kind == "videos":
+                return maps[:, extra : extra + real * each].reshape(len(maps), real, each).sum(2)
+            if extra <= 1 and each == 1:
+                return maps[:, : real + extra]
         # Pictures are made square, so grids are; a token of the whole picture may come before.
         for extra in (0, 1):
             side = math.isqrt(positions - extra)
@@ -255,9 +277,16 @@ class Captioner:
         return maps
 
 
-def _reads_pictures(model: torch.nn.Module, cfg: CfgNode) -> bool:
+def _kind(model: torch.nn.Module, cfg: CfgNode) -> str:
+    """What a model reads: "pictures", "videos" or "features"."""
+    from xmodaler.inference.arrays import run_dataset
+
     embedding = getattr(model, "visual_embed", None)
-    declared = getattr(embedding, "reads_pictures", None)
-    if declared is not None:
-        return bool(declared)
-    return bool(cfg.DATALOADER.IMAGE_FOLDER) and not cfg.DATALOADER.FEATS_FOLDER
+    reads_pixels = getattr(embedding, "reads_pictures", None)
+    loader = cfg.DATALOADER
+    if reads_pixels is None:
+        reads_pixels = bool(loader.IMAGE_FOLDER or loader.VIDEO_FOLDER) and not loader.FEATS_FOLDER
+    if not reads_pixels:
+        return "features"
+    is_video = bool(loader.VIDEO_FOLDER) or getattr(run_dataset(cfg), "noun", "") == "video"
+    return "videos" if is_video else "pictures"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from xmodaler.config import CfgNode, kfg
@@ -19,6 +20,8 @@ from xmodaler.scorer import CiderD
 from xmodaler.tokenization import PTBTokenizer
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
+from xmodaler.utils.file_kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from xmodaler.utils.frame_sampling import FrameSampling
 
 __all__ = ["make_report"]
 
@@ -141,7 +144,8 @@ def _samples(
     captioner: Captioner, stage: str, count: int, image_folder: str
 ) -> list[dict[str, Any]]:
     cfg = captioner.cfg
-    folder = expand_path(image_folder or cfg.DATALOADER.IMAGE_FOLDER)
+    loader = cfg.DATALOADER
+    folder = expand_path(image_folder or loader.IMAGE_FOLDER or loader.VIDEO_FOLDER)
     mapper = build_dataset_mapper(cfg, cfg.DATASETS[stage.upper()], stage)
     records = [record for record in mapper.load_data(cfg) if "error" not in record]
     references, files = _references(cfg, stage)
@@ -167,7 +171,7 @@ def _samples(
         has_map = caption.attention is not None and caption.attention.ndim == 3
         samples.append(
             {
-                "image": path if os.path.isfile(path) else None,
+                "image": _shown(path),
                 "references": references.get(key, []),
                 "caption": caption.text,
                 "scores": {"CIDEr": cider(caption.text, references.get(key, []))},
@@ -176,6 +180,19 @@ def _samples(
             }
         )
     return samples
+
+
+def _shown(path: str) -> Any:
+    """What stands for a file in the report: itself, or the frame in the middle of a clip."""
+    is_video = os.path.isdir(path) or Path(path).suffix.lower() in VIDEO_SUFFIXES - PICTURE_SUFFIXES
+    if not is_video:
+        return path if os.path.isfile(path) else None
+    from xmodaler.utils.videos import load_frames
+
+    try:
+        return next(iter(load_frames(path, FrameSampling("segment", 1))), None)
+    except UserError:
+        return None
 
 
 def _spread(records: list[Any], count: int) -> list[Any]:
