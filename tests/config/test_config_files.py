@@ -97,7 +97,8 @@ def test_a_file_may_set_keys_of_a_class_that_an_override_exchanges(tmp_path):
         cfg.MODEL[tmp_cfg.MODEL.ENCODER] = CfgNode({"SIZE": 1})
 
     cfg = load_config(path, ["MODEL.ENCODER", "SECOND", "MODEL.SECOND.SIZE", "2"], add_config)
-    assert (cfg.MODEL.ENCODER, cfg.MODEL.FIRST.SIZE, cfg.MODEL.SECOND.SIZE) == ("SECOND", 3, 2)
+    assert (cfg.MODEL.ENCODER, cfg.MODEL.SECOND.SIZE) == ("SECOND", 2)
+    assert "FIRST" not in cfg.MODEL  # or the saved config would not load
 
 
 def test_keys_of_a_class_that_is_not_named_are_explained(tmp_path):
@@ -241,3 +242,13 @@ def test_every_shipped_config_loads(path, monkeypatch):
     cfg = load_config(os.fspath(path), ["OUTPUT_DIR", "./out"], add_config)
     cfg.freeze()
     assert cfg.OUTPUT_DIR == "./out"
+
+
+def test_a_config_with_an_exchanged_class_can_be_saved_and_loaded(tmp_path):
+    from xmodaler.modeling import add_config
+
+    config = str(ROOT / "configs" / "image_caption" / "updown" / "updown.yaml")
+    cfg = load_config(config, ["MODEL.DECODER", "GRUDecoder"], add_config)
+    assert "UPDOWN" not in cfg.MODEL
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert load_config(str(tmp_path / "config.yaml"), (), add_config) == cfg

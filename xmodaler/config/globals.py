@@ -49,8 +49,21 @@ def load_config(
     if config_file:
         cfg.merge_from_file(config_file)
     cfg.merge_from_list(overrides)
+    if add_config is not None and overrides and cfg.MODEL.META_ARCHITECTURE:
+        _drop_exchanged(cfg, add_config)
     check_ranges(cfg)
     return cfg
+
+
+def _drop_exchanged(cfg: CfgNode, add_config: Callable[[CfgNode, CfgNode], None]) -> None:
+    """Remove the sections of classes that overrides exchanged for others.
+
+    Nobody reads them, and the config that a run saves would not load with them.
+    """
+    needed = get_cfg()
+    add_config(needed, cfg)
+    for key in [key for key in cfg.MODEL if key not in needed.MODEL]:
+        del cfg.MODEL[key]
 
 
 def set_global_cfg(cfg: CfgNode) -> None:
