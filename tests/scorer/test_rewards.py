@@ -250,8 +250,8 @@ def test_numbers_of_ngrams_are_exact():
     words = rng.choice([0, 3, 70000, 12], size=(9, 500))
     table = NgramTable(np.unique(words), 4)
     codes = table.codes(words)
-    members = [code[:, ::2].ravel() for code in codes]
-    table.fill(members)
+    members = [code[: 9 - n, 0:500:2].ravel() for n, code in enumerate(codes)]
+    table.fill(np.concatenate(members))
     ngrams = {
         tuple(words[t : t + n, r])
         for n in range(1, 5)
@@ -263,7 +263,7 @@ def test_numbers_of_ngrams_are_exact():
     asked = np.concatenate([words, rng.integers(0, 90000, size=(9, 500))], axis=1)
     for n, code in enumerate(table.codes(asked), 1):
         found = table.find(code.ravel()).reshape(code.shape)
-        for (t, r), number in np.ndenumerate(found):
+        for (t, r), number in np.ndenumerate(found[: 10 - n]):
             ngram = tuple(asked[t : t + n, r])
             assert (number >= 0) == (ngram in ngrams)
             if number >= 0:

@@ -12,7 +12,7 @@ from xmodaler.utils.errors import UserError
 
 from .build import SCORER_REGISTRY
 from .cider_files import read_frequencies
-from .ngram_index import NgramIndex, NgramMatches, select_ngrams
+from .ngram_index import NgramIndex, NgramMatches
 from .ngram_table import NgramTable
 from .references import Hypotheses, References
 from .reward import Reward, Score
@@ -52,25 +52,25 @@ class _Frequencies:
         """``log N - log max(1, df)``."""
         return self.log_num_documents - np.log(np.maximum(1.0, counts))
 
-    def by_number(self, table: NgramTable, chosen: list[np.ndarray] | None = None) -> np.ndarray:
+    def by_number(self, table: NgramTable) -> np.ndarray:
         """Document frequencies of the members of ``table``, 0 for those that have none."""
         found = np.zeros(len(table))
-        for order, (ngrams, counts) in enumerate(zip(self.ngrams, self.counts, strict=True)):
-            if chosen is not None:
-                ngrams, counts = ngrams[chosen[order]], counts[chosen[order]]
-            numbers = table.find(table.codes(ngrams.T)[order].ravel())
+        for ngrams, counts in zip(self.ngrams, self.counts, strict=True):
+            numbers = table.find(_codes(table, ngrams))
             found[numbers[numbers >= 0]] = counts[numbers >= 0]
         return found
 
     def outside(self, table: NgramTable) -> tuple[NgramTable, np.ndarray]:
         """The n-grams that ``table`` lacks, as a table of their own, and their frequencies."""
-        pairs = enumerate(self.ngrams)
-        chosen = [table.find(table.codes(own.T)[order].ravel()) < 0 for order, own in pairs]
-        rest = [own[keep] for own, keep in zip(self.ngrams, chosen, strict=True)]
-        words = np.concatenate([own.ravel() for own in rest])
-        others = NgramTable(words, table.max_order)
-        others.fill([others.codes(own.T)[order].ravel() for order, own in enumerate(rest)])
-        return others, self.by_number(others, chosen)
+        rest = [own[table.find(_codes(table, own)) < 0] for own in self.ngrams]
+        others = NgramTable(np.concatenate([own.ravel() for own in rest]), table.max_order)
+        others.fill(np.concatenate([_codes(others, own) for own in rest]))
+        return others, self.by_number(others)
+
+
+def _codes(table: NgramTable, ngrams: np.ndarray) -> np.ndarray:
+    """Codes (k,) of n-grams (k, n) of one length."""
+    return table.codes(ngrams.T)[ngrams.shape[1] - 1, 0]
 
 
 class _BoundCider:
@@ -127,9 +127,8 @@ class _BoundCider:
         known = found.number >= 0
         weights[known] = self.weights[found.number[known]]
         if len(self.others):
-            numbers = self.others.find(
-                select_ngrams(self.others.codes(found.words), found.remaining)
-            )
+            codes = self.others.codes(found.words).ravel()[found.places]
+            numbers = self.others.find(codes)
             elsewhere = numbers >= 0
             weights[elsewhere] = self.other_weights[numbers[elsewhere]]
         return weights

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from xmodaler.utils.errors import UserError
@@ -43,14 +41,13 @@ class NgramTable:
         # The last entry serves unknown words, those above the highest and the padding -1 alike.
         self._digits = np.full(self._highest + 2, known.size + 1, dtype=np.int64)
         self._digits[known] = np.arange(1, known.size + 1)
-        self.fill(())
+        self.fill(np.zeros(0, dtype=np.int64))
 
-    def fill(self, codes: Iterable[np.ndarray]) -> None:
-        """Replace the members by the n-grams with these codes; equal ones count once."""
-        parts = [np.unique(part) for part in codes]
-        self._codes = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
-        # Half empty at most, so that a search ends after a look or two.
-        bits = max(4, int(2 * self._codes.size).bit_length())
+    def fill(self, codes: np.ndarray) -> None:
+        """Replace the members by the n-grams with these codes (k,); equal ones count once."""
+        self._codes = np.unique(codes)
+        # Three quarters empty at least, so that a search ends after a look or two.
+        bits = max(4, int(4 * self._codes.size).bit_length())
         self._shift, self._mask = np.uint64(64 - bits), (1 << bits) - 1
         self._slots = np.full(1 << bits, -1, dtype=np.int32)
         pending = np.arange(self._codes.size, dtype=np.int32)
@@ -65,19 +62,21 @@ class NgramTable:
     def __len__(self) -> int:
         return self._codes.size
 
-    def codes(self, words: np.ndarray) -> list[np.ndarray]:
+    def codes(self, words: np.ndarray) -> np.ndarray:
         """Codes of the n-grams that begin at each position.
 
         Args:
             words: (L, R) ids, the words of a sentence along the first axis; -1 is padding.
 
         Returns:
-            For each order n an int64 array (max(0, L - n + 1), R).
+            (max_order, L, R) int64; 0 where less than n words are left of L.
         """
         digits = self._digits[np.minimum(words, self._highest + 1)]
-        codes = [digits]
-        for order in range(2, self.max_order + 1):
-            codes.append(codes[-1][:-1] * self._base + digits[order - 1 :])
+        codes = np.zeros((self.max_order, *words.shape), dtype=np.int64)
+        codes[0] = digits
+        for order in range(1, min(self.max_order, len(words))):
+            np.multiply(codes[order - 1, :-order], self._base, out=codes[order, :-order])
+            codes[order, :-order] += digits[order:]
         return codes
 
     def find(self, codes: np.ndarray) -> np.ndarray:
