@@ -11,19 +11,7 @@ from xmodaler.config import CfgNode
 
 from ..attention import LowRankBilinearAttention, build_attention
 from ..layers.few_rows import linear
-from ..layers.low_rank_bilinear import Apply
-
-
-class XLANAttentionBlock(nn.Module):
-    """What released weights call a layer: its attention, under the name they give it.
-
-    Args:
-        encoder_attn: A :class:`~xmodaler.modeling.attention.CrossAttention`.
-    """
-
-    def __init__(self, encoder_attn: nn.Module) -> None:
-        super().__init__()
-        self.encoder_attn = encoder_attn
+from ..layers.low_rank_bilinear import Apply, BilinearBlock
 
 
 class XLANAttention(nn.Module):
@@ -39,7 +27,7 @@ class XLANAttention(nn.Module):
 
     def __init__(self, *, dim: int, attentions: Sequence[nn.Module], dropout: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(XLANAttentionBlock(attention) for attention in attentions)
+        self.layers = nn.ModuleList(BilinearBlock(attention) for attention in attentions)
         self.dropout = nn.Dropout(dropout)
         self.proj = nn.Linear(dim * (len(attentions) + 1), dim)
         self.layer_norm = nn.LayerNorm(dim)

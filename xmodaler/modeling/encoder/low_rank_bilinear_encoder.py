@@ -12,21 +12,9 @@ from xmodaler.utils.errors import UserError
 from ..layers.bilinear_pooling import Regions
 from ..layers.create_act import build_act_layer
 from ..layers.deferred import DeferredWeight
-from ..layers.low_rank_bilinear import LowRankBilinearLayer
+from ..layers.low_rank_bilinear import BilinearBlock, LowRankBilinearLayer
 from ..stage_keys import ATT_PACKING
 from .build import ENCODER_REGISTRY
-
-
-class BilinearEncoderBlock(nn.Module):
-    """What released weights call a layer: its attention, under the name they give it.
-
-    Args:
-        encoder_attn: The attention.
-    """
-
-    def __init__(self, encoder_attn: nn.Module) -> None:
-        super().__init__()
-        self.encoder_attn = encoder_attn
 
 
 @ENCODER_REGISTRY.register()
@@ -99,7 +87,7 @@ class LowRankBilinearEncoder(nn.Module):
             return nn.Sequential(*kept, nn.Dropout(embed_dropout))
 
         blocks = range(num_layers)
-        self.layers = nn.ModuleList(BilinearEncoderBlock(attention()) for _ in blocks)
+        self.layers = nn.ModuleList(BilinearBlock(attention()) for _ in blocks)
         self.bifeat_emb = nn.ModuleList(update() for _ in blocks)
         self.layer_norms = nn.ModuleList(nn.LayerNorm(dim) for _ in blocks)
         self.dropout = nn.Dropout(dropout)

@@ -159,6 +159,18 @@ class LowRankBilinearLayer(nn.Module):
         return attended, None if weights is None else weights.mean(dim=-1).flatten(0, 1)
 
 
+class BilinearBlock(nn.Module):
+    """What released weights of X-LAN call a layer: its attention, under the name they give it.
+
+    Args:
+        encoder_attn: The attention.
+    """
+
+    def __init__(self, encoder_attn: nn.Module) -> None:
+        super().__init__()
+        self.encoder_attn = encoder_attn
+
+
 def _through(projection: nn.Sequential, x: Tensor, apply: Apply) -> Tensor:
     x = apply(projection[0], x)
     for layer in projection[1:]:
