@@ -26,12 +26,33 @@ REGISTRIES = {
 EXTRA = {"ATTENTION_REGISTRY": {"query_dim": 16, "memory_dim": 12, "embed_dim": 8, "dropout": 0.1}}
 
 
+EXTRA_OF_PART = {"CoAttention": {"image_dim": 12, "text_dim": 16, "embed_dim": 8, "dropout": 0.1}}
+# Settings of parts whose own sizes, or partners, must fit the others.
+BILINEAR = {"DIM": 16, "HEAD": 4, "ENCODE": {"ATT_MID_DIM": [4, 2, 4]}}
+BILINEAR["DECODE"] = BILINEAR["ENCODE"]
+MESHED = {side: {"DIM_MODEL": 16, "NUM_ATT_HEAD": 4} for side in ("ENCODER", "DECODER")}
+DEFORMABLE = {"ENCODER": {"HIDDEN_SIZE": 16}, "DECODER": {"HIDDEN_SIZE": 16}}
+SIZES = {
+    "XLANDecoder": {"BILINEAR": BILINEAR},
+    "LowRankBilinearEncoder": {"BILINEAR": BILINEAR},
+    "MeshedDecoder": {"ENCODER": "MemoryAugmentedEncoder", "MESHEDMEORY": MESHED},
+    "MemoryAugmentedEncoder": {"DECODER": "MeshedDecoder", "MESHEDMEORY": MESHED},
+    "TDConvEDDecoder": {"ENCODER": "TDConvEDEncoder", "TDCONVED": DEFORMABLE},
+    "TDConvEDEncoder": {"DECODER": "TDConvEDDecoder", "TDCONVED": DEFORMABLE},
+    "GCNEncoder": {"GCN": {"IN_DIM": 16, "OUT_DIM": 16}},
+    "TagEncoder": {"TAGS": {"ATTRIBUTE_NUM": 7}},
+    "SemComphderLoss": {"ENCODER": "COSNetEncoder"},
+}
+
+
 def registered():
     found = []
     for module, name in REGISTRIES.items():
         importlib.import_module(module.rsplit(".", 1)[0])
         found += [
-            pytest.param(part, EXTRA.get(name, {}), id=part.__name__)
+            pytest.param(
+                part, EXTRA_OF_PART.get(part.__name__, EXTRA.get(name, {})), id=part.__name__
+            )
             for _, part in getattr(importlib.import_module(module), name)
             if hasattr(part, "from_config")
         ]
@@ -66,11 +87,15 @@ def cfg(pristine_layout):
 def test_the_same_from_config_and_from_arguments(part, extra, cfg):
     from xmodaler.modeling import add_config
 
+    sizes = SIZES.get(part.__name__, {})
+    for stage in ("ENCODER", "DECODER"):
+        cfg.MODEL[stage] = sizes.get(stage, cfg.MODEL[stage])
     add_config(cfg, cfg)
     extend = getattr(part, "add_config", None)
     if extend is not None:
         # Stages take the config, whole models also the view of a file.
         extend(*[cfg] * len(inspect.signature(extend).parameters))
+    cfg.merge_from_other_cfg({"MODEL": sizes})
     torch.manual_seed(0)
     from_config = part(cfg, **extra)
     torch.manual_seed(0)
