@@ -24,6 +24,9 @@ from .hooks import (
 )
 from .launch import DEFAULT_TIMEOUT, launch
 from .preemption import TrainingInterrupted
+from .rl_beam_trainer import RLBeamTrainer
+from .rl_mean_trainer import RLMeanTrainer
+from .rl_trainer import RLTrainer
 from .train_loop import HookBase, TrainerBase
 from .writers import default_writers
 
@@ -49,6 +52,9 @@ __all__ = [
     "PeriodicWriter",
     "PreciseBN",
     "ProgressBar",
+    "RLBeamTrainer",
+    "RLMeanTrainer",
+    "RLTrainer",
     "ScheduledSampling",
     "TrainerBase",
     "TrainingInterrupted",

@@ -1,5 +1,6 @@
 """Losses."""
 
+from .beam_reward_criterion import BeamRewardCriterion
 from .build import LOSSES_REGISTRY, add_loss_config, build_losses, build_rl_losses
 from .cross_entropy import CrossEntropy
 from .label_smoothing import LabelSmoothing
@@ -10,6 +11,7 @@ from .sem_comphder import SemComphderLoss
 __all__ = [
     "LOSSES_REGISTRY",
     "SCORED_ROWS",
+    "BeamRewardCriterion",
     "CrossEntropy",
     "LabelSmoothing",
     "RewardCriterion",

@@ -29,10 +29,10 @@ def build_losses(cfg: CfgNode) -> list[nn.Module]:
     return [LOSSES_REGISTRY.get(name)(cfg) for name in names]
 
 
-def build_rl_losses(cfg: CfgNode) -> list[nn.Module]:
-    """The reward criterion, then the named losses that do not need ground-truth words."""
+def build_rl_losses(cfg: CfgNode, criterion: str = "RewardCriterion") -> list[nn.Module]:
+    """The loss on rewards, then the named losses that do not need ground-truth words."""
     names = [name for name in _names(cfg) if name not in _TEACHER_FORCED]
-    return [LOSSES_REGISTRY.get(name)(cfg) for name in ("RewardCriterion", *names)]
+    return [LOSSES_REGISTRY.get(name)(cfg) for name in (criterion, *names)]
 
 
 def add_loss_config(cfg: CfgNode, tmp_cfg: CfgNode) -> None:

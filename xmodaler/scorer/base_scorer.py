@@ -110,6 +110,43 @@ class BaseScorer:
             result[name] = float(scores.mean())
         return {**result, kfg.REWARDS: total}
 
+    def check_captions(self, ids: Sequence[str], targets: Any) -> None:
+        """Refuse references that are not those of the training data.
+
+        Args:
+            ids: B images.
+            targets: G_TARGET_IDS (R, L) of the same batch, -1 behind each caption.
+
+        Raises:
+            UserError: None of the captions is a reference of its image, or all of them are
+                worthless as captions of it.
+        """
+        targets = _to_numpy(targets)
+        sentences = self.hypotheses(ids, np.where(targets < 0, self.eos_id, targets))
+        pairs = zip(sentences.sentences(), sentences.images, strict=True)
+        if not any(self._is_reference(words, place) for words, place in pairs):
+            raise UserError(
+                f"no caption of the first training batch is among the references of its image in "
+                f"{self.references.source}, image '{ids[0]}' first; they were made from other "
+                "captions or with another vocabulary; write them anew with tools/cider_cache.py"
+            )
+        words = np.where(sentences.words < 0, self.eos_id, sentences.words)
+        if not self({kfg.IDS: ids, kfg.G_SENTS_IDS: words})[kfg.REWARDS].any():
+            raise UserError(
+                f"the reward {self.types} is 0 even for the captions that people wrote, so nothing "
+                "can be learned from it; SCORER.CIDER_CACHED must be counted over many images"
+            )
+
+    def _is_reference(self, words: list[int], place: int) -> bool:
+        """Whether a caption is one of a picture's, either of them perhaps cut short."""
+        words = [word for word in words if word != self.eos_id]
+        for own in self.references.captions(place):
+            own = [word for word in own if word != self.eos_id]
+            length = min(len(words), len(own))
+            if length and words[:length] == own[:length]:
+                return True
+        return False
+
     def get_sents(self, sent: Any) -> list[list[int]]:
         """The words of every row of ``sent`` (R, T) up to the end word, as lists."""
         words = _to_numpy(sent)
