@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from xmodaler.evaluation.bleu import corpus_bleu
+import numpy as np
+
+from xmodaler.evaluation.bleu import bleu_counts, bleu_from_counts
 from xmodaler.evaluation.cider import corpus_cider
 from xmodaler.evaluation.java_metrics import JAVA_METRICS, java_metric, why_unavailable
 from xmodaler.evaluation.rouge import rouge_l
 from xmodaler.tokenization import PTBTokenizer
 from xmodaler.utils.errors import UserError, did_you_mean
 
-__all__ = ["ALL_METRICS", "PYTHON_METRICS", "CaptionScores", "score", "score_with_reasons"]
+__all__ = [
+    "ALL_METRICS",
+    "PYTHON_METRICS",
+    "CaptionScores",
+    "MetricColumns",
+    "checked_ids",
+    "checked_metrics",
+    "measure",
+    "score",
+    "score_with_reasons",
+    "tokenized",
+]
 
 ImageId = TypeVar("ImageId", bound=Hashable)
 CaptionScores = tuple[dict[str, float], dict[ImageId, dict[str, float]]]
@@ -62,48 +76,90 @@ def score_with_reasons(
     tokenize: bool = True,
 ) -> tuple[dict[str, float], dict[ImageId, dict[str, float]], dict[str, str]]:
     """As :func:`score`, and for every absent metric the reason in a few words."""
-    wanted = _ordered(metrics)
-    ids = _check(references, hypotheses)
-    truth, own = _sentences(ids, references, hypotheses, tokenize)
-    words = [sentence.split() for sentence in own]
-    other_words = [[sentence.split() for sentence in sentences] for sentences in truth]
-
-    corpus: dict[str, float] = {}
-    columns: dict[str, list[float]] = {}
-    reasons: dict[str, str] = {}
-    for name in wanted:
-        if name == "BLEU":
-            totals, rows = corpus_bleu(words, other_words)
-            for k, total in enumerate(totals):
-                corpus[f"Bleu_{k + 1}"] = total
-                columns[f"Bleu_{k + 1}"] = [row[k] for row in rows]
-        elif name == "ROUGE_L":
-            # Unlike the n-gram metrics, the toolkit's ROUGE does not split at a no-break space.
-            columns[name] = [
-                rouge_l(sentence.split(" "), [other.split(" ") for other in others])
-                for sentence, others in zip(own, truth, strict=True)
-            ]
-            corpus[name] = sum(columns[name]) / len(ids)
-        elif name in ("CIDEr", "CIDEr-D"):
-            if "CIDEr" in corpus:
-                corpus[name], columns[name] = corpus["CIDEr"], columns["CIDEr"]
-            else:
-                corpus[name], columns[name] = corpus_cider(words, other_words)
-        elif reason := why_unavailable(name):
-            reasons[name] = reason
-        else:
-            try:
-                corpus[name], columns[name] = java_metric(name, own, truth)
-            except RuntimeError as error:
-                reasons[name] = str(error)
+    wanted = checked_metrics(metrics)
+    ids = checked_ids(references, hypotheses)
+    truth = tokenized([references[key] for key in ids], tokenize)
+    own = [sentences[0] for sentences in tokenized([[hypotheses[key]] for key in ids], tokenize)]
+    measured = measure(own, truth, wanted)
+    lists = {name: column.tolist() for name, column in measured.per_image.items()}
     per_image = {
-        key: {name: column[index] for name, column in columns.items()}
+        key: {name: column[index] for name, column in lists.items()}
         for index, key in enumerate(ids)
     }
-    return corpus, per_image, reasons
+    return measured.corpus, per_image, measured.reasons
 
 
-def _ordered(metrics: Iterable[str]) -> list[str]:
+@dataclass
+class MetricColumns:
+    """The scores of N tokenized captions.
+
+    Attributes:
+        corpus: Score of the set by its name (``Bleu_1``, ...).
+        per_image: ``(N,)`` float64 by the same names.
+        reasons: Why a metric that was asked for is absent.
+        bleu_counts: ``(N, 10)``, see :func:`xmodaler.evaluation.bleu.bleu_counts`; None without
+            BLEU.
+    """
+
+    corpus: dict[str, float] = field(default_factory=dict)
+    per_image: dict[str, np.ndarray] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    bleu_counts: np.ndarray | None = None
+
+    def add(self, name: str, corpus: float, per_image: Sequence[float] | np.ndarray) -> None:
+        """Enter a metric."""
+        self.corpus[name] = float(corpus)
+        self.per_image[name] = np.asarray(per_image, dtype=np.float64)
+
+
+def measure(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], metrics: Sequence[str]
+) -> MetricColumns:
+    """Scores tokenized captions.
+
+    Args:
+        hypotheses: One sentence per image, tokens joined by spaces.
+        references: Per image at least one such sentence.
+        metrics: From :func:`checked_metrics`.
+    """
+    words = [sentence.split() for sentence in hypotheses]
+    other_words = [[sentence.split() for sentence in sentences] for sentences in references]
+    found = MetricColumns()
+    for name in metrics:
+        if name == "BLEU":
+            found.bleu_counts = bleu_counts(words, other_words)
+            totals = bleu_from_counts(found.bleu_counts.sum(axis=0))
+            columns = bleu_from_counts(found.bleu_counts)
+            for k, total in enumerate(totals):
+                found.add(f"Bleu_{k + 1}", total, columns[:, k])
+        elif name == "ROUGE_L":
+            # Unlike the n-gram metrics, the toolkit's ROUGE does not split at a no-break space.
+            scores = [
+                rouge_l(sentence.split(" "), [other.split(" ") for other in others])
+                for sentence, others in zip(hypotheses, references, strict=True)
+            ]
+            found.add(name, sum(scores) / len(scores), scores)
+        elif name in ("CIDEr", "CIDEr-D"):
+            if "CIDEr" in found.corpus:
+                found.add(name, found.corpus["CIDEr"], found.per_image["CIDEr"])
+            else:
+                found.add(name, *corpus_cider(words, other_words))
+        elif reason := why_unavailable(name):
+            found.reasons[name] = reason
+        else:
+            try:
+                found.add(name, *java_metric(name, hypotheses, references))
+            except RuntimeError as error:
+                found.reasons[name] = str(error)
+    return found
+
+
+def checked_metrics(metrics: Iterable[str]) -> list[str]:
+    """The metrics in the order of :data:`ALL_METRICS`.
+
+    Raises:
+        UserError: A name is unknown.
+    """
     wanted = set(metrics)
     for name in sorted(wanted - set(ALL_METRICS)):
         raise UserError(
@@ -114,10 +170,14 @@ def _ordered(metrics: Iterable[str]) -> list[str]:
     return [name for name in ALL_METRICS if name in wanted]
 
 
-def _check(
+def checked_ids(
     references: Mapping[ImageId, Sequence[str]], hypotheses: Mapping[ImageId, str]
 ) -> list[ImageId]:
-    """Ids to score, in the order of the references."""
+    """Ids to score, in the order of the references.
+
+    Raises:
+        UserError: There is nothing to score, or a caption that cannot be.
+    """
     if not hypotheses:
         raise UserError("there are no captions to score")
     for key, caption in hypotheses.items():
@@ -132,18 +192,15 @@ def _check(
     return [key for key in references if key in hypotheses]
 
 
-def _sentences(
-    ids: Sequence[ImageId],
-    references: Mapping[ImageId, Sequence[str]],
-    hypotheses: Mapping[ImageId, str],
-    tokenize: bool,
-) -> tuple[list[list[str]], list[str]]:
-    """References per image and hypotheses, tokens joined by spaces."""
-    flat = [caption for key in ids for caption in references[key]]
-    own = [hypotheses[key] for key in ids]
-    if tokenize:
-        tokenizer = PTBTokenizer()
-        flat = [" ".join(tokens) for tokens in tokenizer.tokenize_document(flat)]
-        own = [" ".join(tokens) for tokens in tokenizer.tokenize_document(own)]
-    remaining = iter(flat)
-    return [[next(remaining) for _ in references[key]] for key in ids], own
+def tokenized(groups: Sequence[Sequence[str]], tokenize: bool = True) -> list[list[str]]:
+    """Captions with their tokens joined by spaces.
+
+    Args:
+        groups: Captions per image.
+        tokenize: Split with :class:`PTBTokenizer`; False leaves them as they are.
+    """
+    if not tokenize:
+        return [list(group) for group in groups]
+    flat = [caption for group in groups for caption in group]
+    remaining = iter(PTBTokenizer().tokenize_document(flat))
+    return [[" ".join(next(remaining)) for _ in group] for group in groups]
