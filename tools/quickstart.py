@@ -1,7 +1,6 @@
 """Train a captioner on generated pictures, score it beside an oracle, and write a report."""
 
 import argparse
-import json
 import logging
 import time
 from pathlib import Path
@@ -23,35 +22,17 @@ def generate(folder: Path, size: int, seed: int) -> None:
 
 def train_and_test(output: Path, data: Path, overrides: list[str]) -> dict[str, float]:
     """Train the config of the quickstart and return the scores of the test split."""
-    from xmodaler.config import load_config
     from xmodaler.engine import DefaultTrainer, default_setup
-    from xmodaler.modeling import add_config
+    from xmodaler.engine.reproduce import read_config
 
     config = Path(__file__).resolve().parents[1] / "configs" / "shapes" / "quickstart.yaml"
-    paths: list[str] = ["OUTPUT_DIR", str(output), "DATALOADER.IMAGE_FOLDER", str(data / "images")]
-    for split in ("train", "val", "test"):
-        paths += [f"DATALOADER.{split.upper()}_ANNFILE", str(data / f"captions_{split}.json")]
-    for split in ("val", "test"):
-        paths += [f"INFERENCE.{split.upper()}_ANNFILE", str(data / f"captions_{split}.json")]
-    paths += ["INFERENCE.VOCAB", str(data / "vocabulary.txt")]
-    cfg = load_config(str(config), paths + overrides, add_config)
+    cfg = read_config(str(config), str(output), str(data), overrides)
     cfg.freeze()
     default_setup(cfg, argparse.Namespace())
     trainer = DefaultTrainer(cfg)
     trainer.resume_or_load(resume=False)
     metrics = trainer.train()
     return {name.removeprefix("test/"): value for name, value in metrics.items()}
-
-
-def oracle_scores(data: Path) -> dict[str, float]:
-    """Scores of the sentence that the grammar writes from each true scene of the test split."""
-    from xmodaler.datasets.annotations import read_captions
-    from xmodaler.evaluation.caption_metrics import score
-
-    images, _ = read_captions(str(data / "captions_test.json"))
-    scenes = (data / "scenes_test.jsonl").read_text(encoding="utf-8").splitlines()
-    oracle = {str(scene["image_id"]): scene["oracle"] for scene in map(json.loads, scenes)}
-    return score({image.image_id: image.captions for image in images}, oracle)[0]
 
 
 def quiet_console() -> None:
@@ -89,7 +70,10 @@ def main(argv: list[str] | None = None) -> int:
     print("[2/3] training a captioner on their pixels", flush=True)
     quiet_console()
     found = train_and_test(output, data, args.opts)
-    oracle = oracle_scores(data)
+
+    from xmodaler.engine.reproduce import oracle_scores
+
+    oracle = oracle_scores(data / "captions_test.json")
     share = found["CIDEr-D"] / oracle["CIDEr-D"]
     print("[3/3] report", flush=True)
     rows = [{"captions by": "this model", **{name: found[name] for name in METRICS}}]
