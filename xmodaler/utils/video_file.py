@@ -1,6 +1,7 @@
 """Videos as PyAV (``av``) reads them."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,10 @@ from .pictures import MAX_PIXELS
 
 # A file whose end is missing is refused; what encoders round off at the end is less than this.
 _WHOLE = 0.9
+# Containers whose index says reliably where key frames are, and how many frames ahead one must be
+# to be worth going there.
+_SEEKABLE = {"mov", "mp4", "matroska", "webm"}
+_LEAP = 24
 
 
 class VideoFile(Clip):
@@ -28,20 +33,25 @@ class VideoFile(Clip):
         super().__init__(path)
         self._av = _import_av(self.name)
         self._stamps: list[int] | None = None
+        self._keys: list[int] = []
         self._packets = 0
 
     def timeline(self) -> Timeline:
+        self._keys = []
         with self._open() as (container, stream):
             stamps, last = [], 0
             for packet in self._demux(container, stream):
                 stamps.append(packet.pts)
                 last = packet.duration or 0
+                if packet.is_keyframe and packet.pts is not None:
+                    self._keys.append(packet.pts)
             self._check_whole(container, stream, stamps)
             self._packets = len(stamps)
             if None in stamps:
                 rate = float(stream.average_rate or 25)
                 return Timeline.of_count(len(stamps), rate)
             self._stamps = sorted(set(stamps))
+            self._keys.sort()
             unit = float(stream.time_base)
             return Timeline.of_times([stamp * unit for stamp in self._stamps], last * unit)
 
@@ -50,12 +60,11 @@ class VideoFile(Clip):
             self.timeline()
         places = self._stamps or range(self._packets)
         wanted = [places[number] for number in numbers][::-1]
-        decoded = given = 0
+        given, last = 0, None
         with self._open() as (container, stream):
-            for frame in self._decode(container, stream):
-                place = decoded if self._stamps is None else frame.pts
-                decoded += 1
-                if place is None or place < wanted[-1]:
+            for place, frame in self._walk(container, stream, wanted):
+                last = place
+                if place < wanted[-1]:
                     continue
                 while wanted and wanted[-1] <= place:
                     wanted.pop()
@@ -63,10 +72,42 @@ class VideoFile(Clip):
                 yield self._upright(frame, stream)
                 if not wanted:
                     return
-        if not given or decoded < _WHOLE * self._packets:
+        # Encoders may drop the very last frames; more than that is damage.
+        reached = 0 if last is None else bisect_right(places, last)
+        skipped = len(numbers) - len(wanted) - given
+        if not given or reached < _WHOLE * len(places) or skipped > (1 - _WHOLE) * len(numbers):
             raise UserError(
-                f"{self.name} is damaged: of its {self._packets} frames {decoded} can be decoded"
+                f"{self.name} is damaged: only {given} of {len(numbers)} frames can be decoded"
             )
+
+    def _walk(
+        self, container: Any, stream: Any, wanted: Sequence[int]
+    ) -> Iterator[tuple[int, Any]]:
+        """(place, frame) in order, leaping to the key frame before the next wanted, the last."""
+        place = -1
+        leaps = self._stamps is not None and _SEEKABLE & set(container.format.name.split(","))
+        while True:
+            key = self._leap(place, wanted[-1]) if leaps and wanted else None
+            if key is not None:
+                container.seek(key, stream=stream)
+            for frame in self._decode(container, stream):
+                place = place + 1 if self._stamps is None else frame.pts
+                if place is None:
+                    continue
+                yield place, frame
+                if leaps and wanted and self._leap(place, wanted[-1]) is not None:
+                    break
+            else:
+                return
+
+    def _leap(self, place: int, wanted: int) -> int | None:
+        """The key frame to go on from, if that saves decoding many frames."""
+        number = bisect_right(self._keys, wanted) - 1
+        if number < 0:
+            return None
+        key = self._keys[number]
+        ahead = bisect_right(self._stamps, key) - bisect_right(self._stamps, place)
+        return key if ahead > _LEAP else None
 
     def _open(self) -> "_Opened":
         return _Opened(self._av, self.path, self.name)
