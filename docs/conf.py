@@ -18,6 +18,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphin
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True  # or attributes that autodoc finds too would be described twice
 autodoc_typehints = "description"
 exclude_patterns = ["_build"]
 html_theme = "alabaster"

@@ -32,9 +32,10 @@ class VideoCaptionDataset(CaptionDataset):
             an animated picture or a folder of frames.
         frame_sampling: ``"uniform"``, ``"segment"`` (random in training) or ``"fps"``.
         frame_rate: Frames a second, for ``"fps"``.
-        stage, anno_file, split, image_size, image_augment, vocab_file, feats_folder, seq_per_img,
-        max_feat_num, max_seq_len, relation_file, gv_feat_file, attribute_file: As in
+        stage, anno_file, split, image_size, image_augment, vocab_file, feats_folder: As in
             :class:`CaptionDataset`; all frames of a clip are cropped alike.
+        seq_per_img, max_feat_num, max_seq_len, relation_file, gv_feat_file: As there.
+        attribute_file: As there.
     """
 
     noun: ClassVar[str] = "video"
