@@ -147,3 +147,23 @@ def test_all_over_their_bars(tmp_path):
 def test_wrong_numbers_are_refused(tmp_path, data, changes):
     with pytest.raises(UserError, match="at least 1"):
         command.run(arguments(tmp_path, data, "updown_features", **changes))
+
+
+def test_an_interrupted_run_goes_on(tmp_path, data, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def run(**changes):
+        opts = [*SMALL, *(part for pair in changes.items() for part in pair)]
+        cfg = read_config(str(SHAPES / "updown_features.yaml"), str(tmp_path), str(data), opts)
+        return reproduce.train_and_test(cfg)
+
+    weights = tmp_path / "model_final.pth"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(reproduce.single, "predict", interrupt)
+        run()
+    trained = weights.stat().st_mtime_ns
+    assert run()["iterations"] == 2
+    assert weights.stat().st_mtime_ns == trained  # nothing was left to train
+    run(SEED=9)
+    assert weights.stat().st_mtime_ns > trained  # the run of another config
