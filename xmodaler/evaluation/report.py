@@ -39,6 +39,8 @@ def write_report(
     curves: Mapping[str, Curve] | None = None,
     samples: Sequence[Mapping[str, Any]] = (),
     notes: str | Sequence[str] = (),
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    samples_title: str = "",
 ) -> None:
     """Writes score table, training curves and captioned pictures to an HTML file.
 
@@ -55,6 +57,8 @@ def write_report(
             ``references`` (list of str), ``scores`` (name to number), ``words`` (list of T str)
             and ``attention`` (weights ``(T, gh, gw)``, or ``(T, N)`` with N a square).
         notes: Sentences under the heading.
+        tables: Further tables like ``scores`` by their headings.
+        samples_title: Heading of the samples; by default their number.
 
     Raises:
         UserError: If the file cannot be written or a picture cannot be read.
@@ -73,9 +77,14 @@ def write_report(
     html = environment.get_template("report.html").render(
         title=title,
         notes=[notes] if isinstance(notes, str) else list(notes),
-        table=_table(scores),
+        tables=[
+            {"title": heading, **_table(rows)}
+            for heading, rows in {"Scores": scores, **(tables or {})}.items()
+            if rows
+        ],
         curves=[curve for curve in drawn if curve is not None],
         samples=[_sample(sample) for sample in samples],
+        samples_title=samples_title or f"{len(samples)} test pictures",
         version=__version__,
     )
     with atomic_write(path, "w") as file:
