@@ -14,6 +14,7 @@ from xmodaler.utils.videos import load_frames, open_clip
 
 SIDE = 48
 CODECS = {"mp4": "mpeg4", "avi": "mpeg4", "webm": "libvpx", "mkv": "libx264", "mov": "libx264"}
+RAW = {"h264": "libx264", "mjpeg": "mjpeg"}  # no container: frames have no times
 
 
 def shade(number, count):
@@ -26,8 +27,9 @@ def write_video(path, count=12, rate=10, times=None, sound=False, rotation=0, no
     random = np.random.default_rng(0)
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(CODECS[path.suffix[1:]], rate=rate)
-        stream.width, stream.height, stream.pix_fmt = 2 * SIDE, SIDE, "yuv420p"
+        stream = container.add_stream({**CODECS, **RAW}[path.suffix[1:]], rate=rate)
+        stream.width, stream.height = 2 * SIDE, SIDE
+        stream.pix_fmt = "yuvj420p" if path.suffix == ".mjpeg" else "yuv420p"
         if times:
             stream.codec_context.time_base = Fraction(1, 1000)
         if rotation:
@@ -90,6 +92,14 @@ def test_chosen_frames_of_videos(tmp_path, kind):
     assert near(shades(path, FrameSampling("uniform", 4)), expected[::3])
     assert near(shades(path, FrameSampling("fps", fps=10)), expected)
     assert near(shades(path, FrameSampling("uniform", 50)), expected)
+
+
+@pytest.mark.parametrize("kind", list(RAW))
+def test_videos_without_times_go_by_the_order(tmp_path, kind):
+    path = write_video(tmp_path / f"clip.{kind}", count=12, rate=25)
+    assert len(open_clip(path).timeline()) == 12
+    expected = [shade(number, 12) for number in (0, 4, 8)]
+    assert near(shades(path, FrameSampling("uniform", 3)), expected)
 
 
 @pytest.mark.parametrize("kind", ["png", "gif", "webp"])

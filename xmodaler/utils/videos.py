@@ -58,7 +58,9 @@ def open_clip(path: str | os.PathLike[str]) -> Clip:
         raise UserError(f"Video '{path}' cannot be read: {error.strerror}") from None
     if not head:
         raise UserError(f"Video '{path}' is empty (0 bytes)")
-    return PictureFile(path) if _is_picture(head) else VideoFile(path)
+    # Motion JPEG is a row of pictures, of which Pillow sees the first.
+    is_motion = path.suffix.lower() in (".mjpeg", ".mjpg")
+    return PictureFile(path) if _is_picture(head) and not is_motion else VideoFile(path)
 
 
 def _is_picture(head: bytes) -> bool:
