@@ -80,7 +80,7 @@ class LowRankBilinearAttention(CrossAttention, LowRankBilinearLayer):
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
-        """Creates MODEL.BILINEAR_ATTENTION."""
+        """Creates MODEL.BILINEAR_ATTENTION; XLANDecoder reads MODEL.BILINEAR instead."""
         cfg.MODEL.BILINEAR_ATTENTION = CfgNode(
             # MID_DIMS are the widths of the hidden layers between joint features and scores.
             {"NUM_HEADS": 8, "MID_DIMS": [64], "DROPOUT": 0.1, "ACT": "celu", "ELU_ALPHA": 1.3}
