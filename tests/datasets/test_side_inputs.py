@@ -163,8 +163,19 @@ def test_semantic_words_that_are_no_classes(cfg, changes, message):
 
 def test_more_cells_than_the_grid_has_positions(cfg):
     cfg.DATALOADER.MAX_FEAT_NUM = 4
+    cfg.MODEL.VISUAL_EMBED.NAME = "VisualGridEmbedding"
     cfg.MODEL.VISUAL_EMBED.G_IN_DIM = cfg.MODEL.VISUAL_EMBED.OUT_DIM = WIDTH
     embedding = VisualGridEmbedding(cfg)
     inputs = {kfg.ATT_FEATS: torch.ones(1, 4, WIDTH), kfg.GLOBAL_FEATS: torch.ones(1, WIDTH)}
     with pytest.raises(UserError, match=r"5 visual tokens exceed the 4 positions.*MAX_FEAT_NUM"):
         embedding(inputs)
+    dataset = MSCoCoCOSNetDataset(cfg, "val")
+    dataset.expect(cfg)
+    with pytest.raises(
+        SampleError, match=r"'7': 4 grid cells, .* room for 3; .*MAX_FEAT_NUM"
+    ):
+        dataset.visual({"image_id": "7"})
+    cfg.DATALOADER.MAX_FEAT_NUM = 5
+    dataset = MSCoCoCOSNetDataset(cfg, "val")
+    dataset.expect(cfg)
+    assert dataset.visual({"image_id": "7"})[kfg.ATT_FEATS].shape == (4, WIDTH)

@@ -23,20 +23,22 @@ class SideLimits:
         attributes: Number of attributes A.
         global_width: Width of the global vector.
         global_setting: The config key that says so.
+        cells: Most cells of a grid.
     """
 
     relation_labels: int | None = None
     attributes: int | None = None
     global_width: int | None = None
     global_setting: str = ""
+    cells: int | None = None
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "SideLimits":
         """The limits that the nodes of the chosen stages set."""
         gcn, lstma, embedding = cfg.MODEL.get("GCN"), cfg.MODEL.get("LSTMA"), cfg.MODEL.VISUAL_EMBED
-        setting = ""
+        setting, cells = "", None
         if embedding.NAME == "VisualGridEmbedding" and embedding.G_IN_DIM > 0:
-            setting = "G_IN_DIM"
+            setting, cells = "G_IN_DIM", cfg.DATALOADER.MAX_FEAT_NUM - 1
         elif lstma is not None:
             setting = "IN_DIM"
         return cls(
@@ -44,6 +46,7 @@ class SideLimits:
             attributes=None if lstma is None else int(lstma.ATTRIBUTE_DIM),
             global_width=int(embedding[setting]) if setting else None,
             global_setting=f"MODEL.VISUAL_EMBED.{setting}",
+            cells=cells,
         )
 
 

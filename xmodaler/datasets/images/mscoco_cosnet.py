@@ -77,6 +77,13 @@ class MSCoCoCOSNetDataset(MSCoCoDataset):
     def features(self, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
         """ATT_FEATS and, where stored, GLOBAL_FEATS."""
         sample = grid_sample(arrays, name, self.max_feat_num, self.feats_width)
+        most = self.side_limits.cells
+        if most is not None and len(sample[kfg.ATT_FEATS]) > most:
+            raise SampleError(
+                name,
+                f"{len(arrays['features'])} grid cells, but with its global token the model has "
+                f"room for {most}; DATALOADER.MAX_FEAT_NUM is the number of cells plus one",
+            )
         stored = {key: sample[key] for key in (kfg.GLOBAL_FEATS,) if key in sample}
         return {**sample, **self.checked_side(stored, name)}
 
