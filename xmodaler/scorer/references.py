@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain, pairwise
@@ -51,6 +51,11 @@ class References:
     def lengths(self) -> np.ndarray:
         """(captions,) number of words."""
         return np.diff(self.starts)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The pictures, in order."""
+        return self._places.keys()
 
     def places(self, names: Sequence[str]) -> np.ndarray:
         """(len(names),) int64 places of pictures.
