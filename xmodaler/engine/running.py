@@ -19,6 +19,7 @@ from .build import build_engine
 from .defaults import default_setup
 from .hooks.evaluation import flatten_metrics, log_metrics
 from .launch import launch
+from .recipe import Stage, check_single_run, run_recipe, stages_of
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,11 @@ def launch_run(args: argparse.Namespace) -> dict[str, Any] | None:
         The metrics, if the run took place in this process.
     """
     # Read here once, so that a mistake in it is reported once, and before anything is started.
-    cfg = load_run_config(args)
+    if _is_recipe(args):
+        cfg = load_stages(args)[0].cfg
+    else:
+        cfg = load_run_config(args)
+        check_single_run(cfg)
     return launch(
         run,
         args.num_gpus,
@@ -49,9 +54,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Train, or with ``--eval-only`` evaluate, in this process.
 
     Returns:
-        The metrics of the training, or of the last evaluation.
+        The metrics of the training (with ``--then``: of the last one), or of the last evaluation.
     """
-    cfg = load_run_config(args)
+    if _is_recipe(args):
+        return run_recipe(args, load_stages(args), run_config)
+    return run_config(load_run_config(args), args)
+
+
+def run_config(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    """Train or evaluate what one config describes; see :func:`run`."""
     cfg.OUTPUT_DIR = expand_path(cfg.OUTPUT_DIR)
     cfg.freeze()
     default_setup(cfg, args)
@@ -64,6 +75,16 @@ def load_run_config(args: argparse.Namespace) -> CfgNode:
     """Import the user's modules and merge the config file and the overrides."""
     import_modules(args.imports)
     return load_config(args.config_file, args.opts, add_config)
+
+
+def load_stages(args: argparse.Namespace) -> list[Stage]:
+    """Import the user's modules and read the configs of a recipe."""
+    import_modules(args.imports)
+    return stages_of(args, lambda file, opts: load_config(file, opts, add_config))
+
+
+def _is_recipe(args: argparse.Namespace) -> bool:
+    return bool(getattr(args, "then", ()))
 
 
 def evaluate_only(cfg: CfgNode, trainer: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def default_argument_parser(epilog: str | None = None) -> argparse.ArgumentParse
         epilog: Text at the end of the help.
 
     Returns:
-        A parser of ``--config-file``, ``--resume``, ``--eval-only``, ``--num-gpus``,
+        A parser of ``--config-file``, ``--then``, ``--resume``, ``--eval-only``, ``--num-gpus``,
         ``--num-machines``, ``--machine-rank``, ``--dist-url``, ``--import`` and of overrides
         ``KEY VALUE ...``, which land in ``opts`` with or without ``--opts`` before them.
     """
@@ -64,6 +64,7 @@ examples:
   one process:          {program} --config-file cfg.yaml
   change some settings: {program} --config-file cfg.yaml SOLVER.BASE_LR 0.001 OUTPUT_DIR ./out
   go on with a run:     {program} --config-file cfg.yaml --resume
+  then train again:     {program} --config-file cfg.yaml --then cfg_rl.yaml 2:SOLVER.EPOCH 5
   only evaluate:        {program} --config-file cfg.yaml --eval-only MODEL.WEIGHTS model.pth
   4 GPUs:               {program} --num-gpus 4 --config-file cfg.yaml
   2 CPU processes:      {program} --num-gpus 2 --config-file cfg.yaml MODEL.DEVICE cpu
@@ -76,6 +77,14 @@ examples:
         allow_abbrev=False,
     )
     parser.add_argument("--config-file", default="", metavar="FILE", help="config of the run")
+    parser.add_argument(
+        "--then",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="config of a further training, from the best weights of the one before; may be given "
+        "several times",
+    )
     parser.add_argument(
         "--resume",
         action="store_true",

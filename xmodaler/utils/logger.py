@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -23,6 +23,7 @@ __all__ = [
     "create_small_table",
     "log_every_n",
     "log_every_n_seconds",
+    "log_files_of_block",
     "log_first_n",
     "setup_logger",
     "tabulate",
@@ -96,8 +97,8 @@ def setup_logger(
         console.setFormatter(_ColorfulFormatter(name, abbrev_name, color))
         logger.addHandler(console)
 
-    if output is not None:
-        filename = _log_filename(output, distributed_rank)
+    filename = None if output is None else _log_filename(output, distributed_rank)
+    if filename is not None and filename not in [_file_of(own) for own in logger.handlers]:
         handler = _FileHandler(filename)
         handler.setLevel(logging.DEBUG)
         handler.setFormatter(
@@ -107,6 +108,30 @@ def setup_logger(
         )
         logger.addHandler(handler)
     return logger
+
+
+@contextlib.contextmanager
+def log_files_of_block(names: Sequence[str] = ("xmodaler", "fvcore")) -> Iterator[None]:
+    """Log files that loggers get in a block, from :func:`setup_logger`, end with it.
+
+    Args:
+        names: Of the loggers.
+    """
+    loggers = [logging.getLogger(name) for name in names]
+    before = [list(logger.handlers) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, handlers in zip(loggers, before, strict=True):
+            for handler in list(logger.handlers):
+                if handler not in handlers and _file_of(handler):
+                    logger.removeHandler(handler)
+        # The next call shall open such a file anew.
+        setup_logger.cache_clear()
+
+
+def _file_of(handler: logging.Handler) -> str:
+    return handler._filename if isinstance(handler, _FileHandler) else ""
 
 
 class _ConsoleHandler(logging.StreamHandler):
