@@ -14,8 +14,13 @@ from xmodaler.evaluation.caption_metrics import score
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = yaml.safe_load((Path(__file__).parent / "bars.yaml").read_text())
-SUITE = read_suite(ROOT / "configs" / "shapes")
-BLIND = 0.1  # of the oracle's CIDEr-D: more than one sentence gets for all pictures
+SUITE = [
+    entry
+    for entry in read_suite(ROOT / "configs" / "shapes")
+    if entry.name not in PLAN["LEAVE_OUT"]
+]
+# Share of the oracle's CIDEr-D that no sentence gets when it is said of everything.
+BLIND = {"captions": 0.065, "video_captions": 0.11}
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +38,12 @@ def plan(name):
 
 
 def test_bars_are_far_above_chance_and_explained():
-    assert PLAN["BAR"] > 2.5 * BLIND
+    assert PLAN["BAR"] > 3 * max(BLIND.values())
     names = {entry.name for entry in SUITE}
     assert PLAN["MODELS"].keys() <= names
     for name, own in PLAN["MODELS"].items():
         bar = plan(name)[0]
-        assert bar >= PLAN["BAR"] or (bar > 1.5 * BLIND and own["REASON"])
+        assert bar >= PLAN["BAR"] or (bar >= 2 * BLIND["captions"] and own["REASON"])
 
 
 @pytest.mark.slow
@@ -54,7 +59,7 @@ def test_a_blind_captioner_scores_little(data, kind):
     for sentence, _ in common:
         scores, _ = score(references, dict.fromkeys(references, sentence), ("CIDEr-D",))
         shares.append(scores["CIDEr-D"] / oracle_scores(annotations)["CIDEr-D"])
-    assert max(shares) < BLIND
+    assert max(shares) < BLIND[kind]
 
 
 @pytest.mark.slow
