@@ -192,6 +192,42 @@ def test_images_are_encoded_once_for_all_sentences(config):
     assert calls == [True] * 4
 
 
+def test_a_step_costs_little_more_than_its_parts(config):
+    """Products of matrices, against drawing, greedy decoding and a pass with gradients."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    def count(function):
+        with FlopCounterMode(display=False) as counter:
+            function()
+        return counter.get_total_flops()
+
+    widths = {"TOKEN_EMBED__DIM": 48, "VISUAL_EMBED__OUT_DIM": 48, "DECODER_DIM": 48}
+    widths |= {"BERT__HIDDEN_SIZE": 48, "BERT__INTERMEDIATE_SIZE": 192}
+    widths = {f"MODEL__{key}": value for key, value in widths.items()}
+    trainer = build_engine(config(model="transformer", DATALOADER__SEQ_PER_SAMPLE=5, **widths))
+    model, data = trainer.model, trainer.next_batch()
+    data[kfg.ATT_FEATS] = torch.randn(4, 20, 8)
+    data[kfg.ATT_MASKS] = torch.ones(4, 20, dtype=torch.bool)
+    images = without_captions(data)
+    # Every sentence runs to its full length, however the words are drawn.
+    model.greedy_decoder.suppress_words = (0,)
+    step = count(lambda: sum(trainer.compute_losses(data).values()).backward())
+
+    words = trainer.sample(images)[kfg.G_SENTS_IDS]
+    forced = {**images, kfg.G_TOKENS_IDS: words, kfg.G_TARGET_IDS: words}
+
+    def with_gradients():
+        logits = model(forced)[kfg.G_LOGITS]
+        logits.log_softmax(-1).gather(2, words.unsqueeze(2)).sum().backward()
+
+    encode = count(lambda: model.start(images))
+    with torch.no_grad():
+        draw = count(lambda: trainer.sample(images)) - encode
+        greedy = count(lambda: model(images, use_beam_search=False)) - encode
+    parts = draw + greedy + count(with_gradients)
+    assert 0.5 * parts < step < 1.1 * parts
+
+
 def test_baselines():
     images = {kfg.IDS: ["a", "b"]}
     rewards = np.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])

@@ -32,7 +32,7 @@ class References:
         self, captions: Mapping[str, Sequence[Sequence[int]]], source: str = "the references"
     ) -> None:
         self.source = source
-        self._places = {name: place for place, name in enumerate(captions)}
+        self._places = {str(name): place for place, name in enumerate(captions)}
         empty = next((name for name, own in captions.items() if not len(own)), None)
         if empty is not None:
             raise UserError(f"image '{empty}' has no caption in {source}; every image needs one")
