@@ -32,6 +32,11 @@ def main(argv: list[str] | None = None) -> None:
         help="which to score: those with a caption (default; the same in all files), those with a "
         "caption in all files, or all with references, of which none may be missing",
     )
+    parser.add_argument(
+        "--clip", default="", metavar="FOLDER", help="CLIP or SigLIP model for CLIPScore"
+    )
+    parser.add_argument("--pictures", default=None, help="folder of the pictures, for --clip")
+    parser.add_argument("--device", default="auto", help="for --clip: auto, cpu, cuda or mps")
     parser.add_argument("--samples", type=int, default=1000, help="resampled sets; 0: no intervals")
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling")
@@ -58,6 +63,11 @@ def main(argv: list[str] | None = None) -> None:
 
     for path in args.out:
         check_ending(path)
+    encoder = None
+    if args.clip:
+        from xmodaler.evaluation.clip_score import TransformersDualEncoder
+
+        encoder = TransformersDualEncoder(args.clip, args.device)
     report = compare_captions(
         args.references,
         name_systems(args.hypotheses, args.names),
@@ -68,6 +78,8 @@ def main(argv: list[str] | None = None) -> None:
         seed=args.seed,
         training_captions=args.training,
         images=args.images,
+        dual_encoder=encoder,
+        pictures=args.pictures,
     )
     print(markdown_report(report, args.title), end="")
     for path in args.out:

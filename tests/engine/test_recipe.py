@@ -154,7 +154,7 @@ def test_other_mistakes(recipe, tmp_path, toy):
     out.mkdir()
     record = {"configs": ["x.yaml", "b.yaml"], "started": 1, "finished": 1}
     (out / RECORD).write_text(json.dumps(record))
-    with pytest.raises(UserError, match=r"another recipe .x then b.\)"):
+    with pytest.raises(UserError, match=r"another recipe \(x then b\);"):
         recipe("--resume")
     (out / RECORD).write_text("{")
     with pytest.raises(UserError, match="damaged"):

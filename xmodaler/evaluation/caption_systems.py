@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from xmodaler.evaluation.caption_inputs import CaptionSets, read_caption_sets
 from xmodaler.evaluation.caption_metrics import checked_ids
+from xmodaler.evaluation.coco_evaler import canonical_id
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
-__all__ = ["IMAGES", "images_to_score", "input_notes", "name_systems", "read_system"]
+__all__ = [
+    "IMAGES",
+    "images_to_score",
+    "input_notes",
+    "name_systems",
+    "picture_paths",
+    "read_system",
+]
 
 #: Those that have captions; those that all systems have captions for; all that have references.
 IMAGES = ("captioned", "common", "all")
@@ -121,6 +131,31 @@ def images_to_score(
             "others have no caption."
         )
     return checked_ids(kept, {key: first.captions[key][0] for key in kept})
+
+
+def picture_paths(pictures: Any, truth: CaptionSets, ids: Sequence[str]) -> list[str]:
+    """The picture files of images.
+
+    Args:
+        pictures: A mapping from id to file, or the folder of the files that the references name.
+        truth: The references.
+        ids: Of the images.
+
+    Raises:
+        UserError: A picture is not known.
+    """
+    if isinstance(pictures, Mapping):
+        known = {canonical_id(key): os.fspath(path) for key, path in pictures.items()}
+    else:
+        folder = expand_path(os.fspath(pictures))
+        known = {key: os.path.join(folder, name) for name, key in truth.names.items()}
+    missing = next((key for key in ids if key not in known), None)
+    if missing is not None:
+        raise UserError(
+            f"no picture of image {missing} is known: {truth.source} must give its 'file_name' "
+            "(COCO captions JSON), or name pictures by {id: file}"
+        )
+    return [known[key] for key in ids]
 
 
 def input_notes(truth: CaptionSets, given: Mapping[str, CaptionSets]) -> list[str]:

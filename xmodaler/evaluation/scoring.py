@@ -9,7 +9,14 @@ from typing import Any
 
 from xmodaler.evaluation.caption_inputs import read_caption_sets, read_sentences
 from xmodaler.evaluation.caption_metrics import MetricColumns, checked_metrics, measure, tokenized
-from xmodaler.evaluation.caption_systems import IMAGES, images_to_score, input_notes, read_system
+from xmodaler.evaluation.caption_systems import (
+    IMAGES,
+    images_to_score,
+    input_notes,
+    picture_paths,
+    read_system,
+)
+from xmodaler.evaluation.clip_score import ClipScorer, DualEncoder
 from xmodaler.evaluation.diversity import diversity, length_statistics
 from xmodaler.evaluation.resampling import Comparison, ScoreSums, bootstrap, compare, interval
 from xmodaler.utils.errors import UserError
@@ -129,6 +136,8 @@ def compare_captions(
     seed: int = 0,
     training_captions: Any = None,
     images: str = "captioned",
+    dual_encoder: DualEncoder | None = None,
+    pictures: Any = None,
 ) -> CaptionReport:
     """Scores systems on the same images and compares every two of them.
 
@@ -145,6 +154,9 @@ def compare_captions(
         images: ``"captioned"``: those that the systems have captions for, which must be the same;
             ``"common"``: those that every system has a caption for; ``"all"``: those with
             references, of which none may be missing.
+        dual_encoder: Adds CLIPScore and RefCLIPScore, see
+            :class:`xmodaler.evaluation.clip_score.TransformersDualEncoder`.
+        pictures: For it: the folder of the pictures that the references name, or ``{id: file}``.
 
     Raises:
         UserError: An input is malformed, images do not fit together, or a setting is wrong.
@@ -162,11 +174,21 @@ def compare_captions(
         sentences = [read_sentences(training_captions, "the training captions")]
         training = {" ".join(text.split()) for text in tokenized(sentences, tokenize)[0]}
 
+    clip = None
+    if dual_encoder is not None:
+        if pictures is None:
+            raise UserError("a dual encoder needs pictures: their folder, or {id: file}")
+        paths = picture_paths(pictures, truth, ids)
+        clip = ClipScorer(dual_encoder, paths, [truth.captions[key] for key in ids])
+
     measured: dict[str, MetricColumns] = {}
     scored: dict[str, SystemScores] = {}
     for name, sets in given.items():
         texts = tokenized([sets.captions[key] for key in ids], tokenize)
         own = measured[name] = measure([group[0] for group in texts], reference_texts, wanted)
+        if clip is not None:
+            for metric, column in clip([sets.captions[key][0] for key in ids]).items():
+                own.add(metric, column.mean(), column)
         words = [[text.split() for text in group] for group in texts]
         lists = {metric: column.tolist() for metric, column in own.per_image.items()}
         scored[name] = SystemScores(
