@@ -65,7 +65,8 @@ def train_and_test(cfg: CfgNode) -> dict[str, Any]:
         ``scores`` and ``oracle`` by metric, ``share`` of the oracle's CIDEr-D,
         ``steps_per_second`` of training, ``captions_per_second`` of decoding the test split (with
         reading it), ``parameters``, ``iterations``, ``train_seconds`` on the clock and
-        ``train_cpu_seconds`` of this process; also written to ``result.json`` in OUTPUT_DIR.
+        ``train_cpu_seconds`` of this process (of its last one, where a run was interrupted); also
+        written to ``result.json`` in OUTPUT_DIR.
     """
     tested = cfg.clone()
     training = cfg.clone()
