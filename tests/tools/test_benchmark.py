@@ -26,6 +26,10 @@ SMALL_BERT = [
     "MODEL.BERT.NUM_HIDDEN_LAYERS", "1", "MODEL.BERT.NUM_GENERATION_LAYERS", "1",
     "MODEL.TOKEN_EMBED.POSITION_MAX_LEN", "16",
 ]  # fmt: skip
+SMALL_GRID = [
+    *SMALL_BERT, "MODEL.VISUAL_EMBED.G_IN_DIM", "32", "MODEL.COSNET.NUM_SEMCOMPHDER_LAYERS", "1",
+]  # fmt: skip
+IN_DIM_32 = ["MODEL.VISUAL_EMBED.IN_DIM", "32"]
 QUICK = ["--batch-size", "3", "--captions", "2", "--repeats", "2"]
 
 
@@ -42,6 +46,19 @@ def command(capsys):
     threads = torch.get_num_threads()
     yield call
     torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("config", "small"),
+    [
+        ("lstm-A/lstm-A.yaml", ["MODEL.LSTMA.ATTRIBUTE_DIM", "9"]),
+        ("gcn/gcn.yaml", ["MODEL.GCN.IN_DIM", "32", "MODEL.GCN.OUT_DIM", "32", *IN_DIM_32]),
+        ("cosnet/cosnet.yaml", [*SMALL_GRID, "MODEL.COSNET.NUM_CLASSES", "30"]),
+    ],
+)
+def test_models_that_read_more_than_regions(command, config, small):
+    code, printed = command("--config-file", str(CONFIGS / config), *QUICK, *SMALL, *small)
+    assert code == 0, printed.err
 
 
 def test_a_config_alone(command, tmp_path):

@@ -10,6 +10,8 @@ from xmodaler.config import CfgNode, kfg
 #: Words per caption, as in COCO: normal with this mean and deviation, then rounded.
 MEAN_WORDS, DEVIATION_WORDS = 10.5, 2.5
 LEAST_REGIONS = 10
+#: Share of the pairs of regions that are related, and words that a picture is said to have.
+RELATED, SEMANTIC_WORDS = 0.2, 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def random_batch(cfg: CfgNode, images: int, captions: int = 0, seed: int = 0) ->
     generator = torch.Generator().manual_seed(seed)
     batch: dict[str, Any] = {kfg.IDS: [str(image) for image in range(images)]}
     batch.update(_pictures(cfg, images, generator))
+    batch.update(_side_inputs(cfg, batch, images, captions, generator))
     if captions:
         batch.update(_captions(cfg, images * captions, generator))
         batch[kfg.SEQ_PER_SAMPLE] = captions
@@ -92,6 +95,36 @@ def _pictures(cfg: CfgNode, images: int, generator: torch.Generator) -> dict[str
     if embed.NAME == "VisualGridEmbedding" and embed.G_IN_DIM > 0:
         pictures[kfg.GLOBAL_FEATS] = torch.randn(images, embed.G_IN_DIM, generator=generator)
     return pictures
+
+
+def _side_inputs(
+    cfg: CfgNode, batch: dict[str, Any], images: int, captions: int, generator: torch.Generator
+) -> dict[str, Any]:
+    """What LSTM-A3, GCN-LSTM and COS-Net read beside regions."""
+    model = cfg.MODEL
+    if model.DECODER == "AttributeDecoder":
+        return {
+            kfg.ATTRIBUTE: torch.rand(images, model.LSTMA.ATTRIBUTE_DIM, generator=generator),
+            kfg.GLOBAL_FEATS: torch.randn(images, model.VISUAL_EMBED.IN_DIM, generator=generator),
+        }
+    if model.ENCODER == "GCNEncoder" and model.GCN.GRAPH == "semantic":
+        regions = batch[kfg.ATT_FEATS].shape[1]
+        size = (images, regions, regions)
+        labels = torch.randint(1, model.GCN.RELATION_NUM, size, generator=generator)
+        related = torch.rand(size, generator=generator) < RELATED
+        return {kfg.RELATION: labels * related}
+    if model.ENCODER == "COSNetEncoder":
+        classes = model.COSNET.NUM_CLASSES
+        size = (images * max(captions, 1), SEMANTIC_WORDS)
+        words = torch.randint(0, classes, size, generator=generator)
+        missing = torch.rand(size[0], classes + 1, generator=generator) < SEMANTIC_WORDS / classes
+        return {
+            kfg.SEMANTICS_IDS: words,
+            kfg.SEMANTICS_MASK: torch.ones(size),
+            kfg.SEMANTICS_LABELS: words,
+            kfg.SEMANTICS_MISS_LABELS: missing.long(),
+        }
+    return {}
 
 
 def _captions(cfg: CfgNode, rows: int, generator: torch.Generator) -> dict[str, Any]:
