@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xmodaler.cli import run_cli
 from xmodaler.evaluation import compare_captions, score_captions
@@ -120,6 +122,32 @@ def test_mistakes_in_captions(references, captions, message):
         compare_captions(references, {"mine": captions})
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from(["a", "1", "a b", ""]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["id", "image_id", "caption", "captions", "annotations", "1", "2"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANYTHING, ANYTHING)
+def test_whatever_is_given_is_scored_or_refused_in_one_sentence(references, captions):
+    for pair in ((references, CAPTIONS), (REFERENCES, captions), (references, captions)):
+        try:
+            scores = score_captions(*pair, samples=2)
+        except UserError as error:
+            assert "\n" not in str(error)
+        else:
+            assert set(scores.intervals) == set(scores.corpus)
+
+
 def test_mistakes_in_files(tmp_path):
     path = tmp_path / "captions.json"
     with pytest.raises(UserError, match="does not exist"):
@@ -136,7 +164,7 @@ def test_mistakes_in_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("changes", "message"),
     [
         ({"samples": -1}, "resampled sets is -1"),
         ({"confidence": 95}, "confidence is 95"),
@@ -144,9 +172,9 @@ def test_mistakes_in_files(tmp_path):
         ({"metrics": ["Bleu"]}, "unknown caption metric 'Bleu'"),
     ],
 )
-def test_mistakes_in_settings(settings, message):
+def test_mistakes_in_settings(changes, message):
     with pytest.raises(UserError, match=message):
-        score_captions(REFERENCES, CAPTIONS, **settings)
+        score_captions(REFERENCES, CAPTIONS, **changes)
 
 
 def test_which_images_are_scored():
