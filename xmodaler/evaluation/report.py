@@ -155,7 +155,8 @@ def _draw_curve(name: str, points: Curve) -> dict[str, Any] | None:
     xs, ys = np.clip(np.array(points).T, -1e150, 1e150)
     low, high = float(ys.min()), float(ys.max())
     if low == high:
-        low, high = low - abs(low or 1) / 2, high + abs(high or 1) / 2
+        margin = max(abs(low or 1) / 2, 1e-300)  # half of the least number is nothing
+        low, high = low - margin, high + margin
     left, right, top, bottom = 40.0, 314.0, 10.0, 126.0
     span = float(xs[-1] - xs[0]) or 1.0
     px = (left + (xs - xs[0]) / span * (right - left)) if len(xs) > 1 else np.array([right])
