@@ -76,6 +76,16 @@ def test_meteor_moves_with_the_mean_of_the_images():
     assert drawn.mean() == pytest.approx(0.3, abs=0.01) and drawn.std() > 0.01
 
 
+def test_where_meteor_lies_does_not_decide_what_chance_does():
+    pair = []
+    for corpus_score in (0.3, 0.9):
+        found = columns(*corpus(10, 4), ["ROUGE_L"])
+        found.add("METEOR", corpus_score, np.linspace(0.1, 0.4, 10))
+        pair.append(found)
+    found = compare(*pair, 50, 0.95, 0)["METEOR"]
+    assert found.difference == pytest.approx(-0.6) and found.p_randomization == 1
+
+
 def test_the_interval_covers_the_score_of_another_sample():
     # Of many corpora from one source, a 90 % interval misses the true score about one in ten times.
     truth, own = corpus(4000, 5)

@@ -162,7 +162,8 @@ def _write_html(path: str | os.PathLike[str], report: CaptionReport, title: str)
                     *(f"{other.name}: {other.captions[key][0]}" for other in others),
                     *report.references[key],
                 ],
-                "scores": {"image": key} | first.per_image[key],
+                "scores": {"image": key}
+                | {name: f"{100 * value:.1f}" for name, value in first.per_image[key].items()},
             }
             for key in shown
         ],

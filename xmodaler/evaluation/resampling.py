@@ -51,11 +51,20 @@ class ScoreSums:
             ]
         )
 
-    def scores(self, sums: np.ndarray) -> np.ndarray:
-        """Scores ``(..., M)`` of sets as large as the whole, from sums ``(..., k)`` of rows."""
+    def scores(self, sums: np.ndarray, moved: bool = True) -> np.ndarray:
+        """Scores of sets as large as the whole.
+
+        Args:
+            sums: ``(..., k)`` sums of rows.
+            moved: Give METEOR where the program puts it; False gives the mean of the images.
+
+        Returns:
+            ``(..., M)`` float64.
+        """
+        offsets = self._offsets if moved else 0.0
         if not self._orders:
-            return sums / len(self.rows) + self._offsets
-        means = sums[..., _BLEU_COUNTS:] / len(self.rows) + self._offsets
+            return sums / len(self.rows) + offsets
+        means = sums[..., _BLEU_COUNTS:] / len(self.rows) + offsets
         bleu = bleu_from_counts(sums[..., :_BLEU_COUNTS])[..., self._orders]
         return np.concatenate([bleu, means], axis=-1)
 
@@ -133,13 +142,16 @@ def compare(
     below, above = (drawn <= 0).sum(axis=0) + 1, (drawn >= 0).sum(axis=0) + 1
     p_bootstrap = np.minimum(1, 2 * np.minimum(below, above) / (samples + 1))
 
-    moved = other.rows - mine.rows
+    # How far METEOR is from its mean belongs to a system and cannot be exchanged: moved=False.
+    change = other.rows - mine.rows
+    size = np.abs(mine.scores(totals[0], moved=False) - other.scores(totals[1], moved=False))
     extreme = np.zeros(len(names), dtype=np.int64)
-    for swaps in _swaps(len(moved), samples, seed):
-        shift = swaps @ moved
-        exchanged = mine.scores(totals[0] + shift) - other.scores(totals[1] - shift)
+    for swaps in _swaps(len(change), samples, seed):
+        shift = swaps @ change
+        first_scores = mine.scores(totals[0] + shift, moved=False)
+        exchanged = first_scores - other.scores(totals[1] - shift, moved=False)
         # Rounding makes equal differences differ in the last bits.
-        extreme += (np.abs(exchanged) >= np.abs(observed) - 1e-12).sum(axis=0)
+        extreme += (np.abs(exchanged) >= size - 1e-12).sum(axis=0)
     p_randomization = (extreme + 1) / (samples + 1)
 
     rows = np.stack([observed, low, high, p_bootstrap, p_randomization], axis=1).tolist()
