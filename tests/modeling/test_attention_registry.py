@@ -155,6 +155,21 @@ def test_a_recurrent_decoder_reads_all_levels_of_an_encoder(tiny, stacking_encod
     assert found[kfg.G_SENTS_IDS].shape == (3, 7)
 
 
+def test_a_recurrent_decoder_reads_a_transformer_encoder(tiny):
+    widths = {f"MODEL__{name}": 16 for name in ("DECODER_DIM", "BERT__HIDDEN_SIZE")}
+    changes = {**settings("SALSTMDecoder", "AdditiveAttention"), **widths}
+    changes.update(MODEL__ENCODER="TransformerEncoder", MODEL__BERT__NUM_ATTENTION_HEADS=2)
+    model, batch = tiny.model("updown", **changes), tiny.batch()
+    sum(CrossEntropy()(model.train()(batch)).values()).backward()
+    assert model.encoder.layers[0].attention.self.query.weight.grad.abs().sum() > 0
+    hidden = ~batch[kfg.ATT_MASKS]
+    assert hidden.any()
+    with torch.no_grad():
+        before = model.eval()(batch)[kfg.G_LOGITS]
+        batch[kfg.ATT_FEATS] = batch[kfg.ATT_FEATS].masked_fill(hidden.unsqueeze(-1), 7.0)
+        torch.testing.assert_close(model(batch)[kfg.G_LOGITS], before)
+
+
 def test_levels_are_refused_by_attentions_that_read_one(tiny, stacking_encoder):
     changes = settings("SALSTMDecoder", "TopDownAttention")
     model = tiny.model("updown", **{**changes, "MODEL__ENCODER": stacking_encoder})

@@ -15,7 +15,8 @@ from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
 from ..layers.few_rows import are_few, multiply, multiply_shared
 from ..layers.lstm import lstm_pointwise
-from ..stage_keys import STEP_WEIGHTS
+from ..layers.word_products import WordProducts
+from ..stage_keys import STEP_WEIGHTS, WORD_PRODUCTS
 from .recurrent_decoder import RecurrentDecoder
 
 State = tuple[Tensor, ...]
@@ -85,6 +86,10 @@ class SingleCellDecoder(RecurrentDecoder):
         """P_ATT_FEATS, the prepared attention memory of each image, and the first states."""
         memory = self.attention_memory(batched_inputs)
         return {**memory, **self._as_keys(self.start_state(batched_inputs))}
+
+    def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
+        """WORD_PRODUCTS, where the steps of a batch share what words add to the gates."""
+        return {WORD_PRODUCTS: WordProducts(self.cell.weight_ih, slice(self.input_widths[WORD]))}
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """One step: G_TOKEN_EMBED (R, E) and a state (R, H) give the next state.
@@ -171,8 +176,10 @@ class SingleCellDecoder(RecurrentDecoder):
         columns = slice(self.input_widths[WORD])
         if self.training or not are_few(x.shape[0], x):
             return F.linear(self.dropout(x), weight[:, columns], bias)
-        ids, copies = batched_inputs[kfg.G_TOKENS_IDS], batched_inputs.get(STEP_WEIGHTS)
-        return multiply_shared(x, ids, weight, bias, copies, columns)
+        words = batched_inputs.get(WORD_PRODUCTS) or WordProducts(weight, columns)
+        return (
+            words.of(batched_inputs[kfg.G_TOKENS_IDS], x, batched_inputs.get(STEP_WEIGHTS)) + bias
+        )
 
     def _hidden_gates(self, batched_inputs: dict[str, Any], hidden: Tensor) -> HiddenGates:
         """What the states (R, H) of a step add; once for hypotheses that share a state."""

@@ -1,5 +1,6 @@
 """The Up-Down decoder."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from ..layers.caption_plan import Feedback, Staircase
 from ..layers.few_rows import are_few, multiply
 from ..layers.grouping import repeat_rows
 from ..layers.lstm import lstm_pointwise
-from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS
+from ..layers.word_products import WordProducts
+from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS, WORD_PRODUCTS
 from .build import DECODER_REGISTRY
 from .recurrent_decoder import RecurrentDecoder
 from .updown_recurrence import shared_gates, unroll
@@ -109,13 +111,21 @@ class UpDownDecoder(RecurrentDecoder):
     def prepare_steps(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """IMAGE_GATES (B, 4H), what the global feature adds to the gates of LSTM1.
 
-        Nothing while dropout changes that from step to step.
+        And WORD_PRODUCTS, where the steps of a batch share what words add. Nothing while dropout
+        changes all that from step to step.
         """
         if self.training and self.dropout1.p > 0:
             return {}
-        _, w_g, _ = self.lstm1.weight_ih.split(self.input_widths, dim=1)
+        weight, (_, image, word) = self.lstm1.weight_ih, self.columns
         bias = self.lstm1.bias_ih + self.lstm1.bias_hh
-        return {IMAGE_GATES: F.linear(self.global_feature(batched_inputs), w_g, bias)}
+        gates = F.linear(self.global_feature(batched_inputs), weight[:, image], bias)
+        return {IMAGE_GATES: gates, WORD_PRODUCTS: WordProducts(weight, word)}
+
+    @property
+    def columns(self) -> list[slice]:
+        """The columns of the input weight of LSTM1 that belong to h2, g and x."""
+        ends = list(itertools.accumulate(self.input_widths, initial=0))
+        return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
     def forward(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """One step: G_TOKEN_EMBED (R, E) and two states (R, H) give two new states.

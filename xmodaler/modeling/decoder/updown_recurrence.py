@@ -1,6 +1,5 @@
 """The recurrence of Up-Down, computed with as little repeated work as possible."""
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +10,9 @@ from xmodaler.functional import trees
 
 from ..layers.caption_plan import Feedback, Staircase, first_of_each
 from ..layers.deferred import DeferredWeight
-from ..layers.few_rows import distinct, multiply, multiply_shared
+from ..layers.few_rows import distinct, multiply
 from ..layers.lstm import lstm_pointwise
-from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS
+from ..stage_keys import IMAGE_GATES, STEP_WEIGHTS, WORD_PRODUCTS
 
 if TYPE_CHECKING:
     from .updown_decoder import UpDownDecoder
@@ -32,10 +31,10 @@ def shared_gates(
     """
     weights = batched_inputs.get(STEP_WEIGHTS)
     first, second = decoder.lstm1, decoder.lstm2
-    own, _, word = _columns(decoder)
+    own, _, _ = decoder.columns
     image_gates = batched_inputs[IMAGE_GATES]
     x, ids = batched_inputs[kfg.G_TOKEN_EMBED], batched_inputs[kfg.G_TOKENS_IDS]
-    words = multiply_shared(x, ids, first.weight_ih, None, weights, word)
+    words = batched_inputs[WORD_PRODUCTS].of(ids, x, weights)
     gates1 = words.unflatten(0, (image_gates.shape[0], -1))
     gates1 = gates1.add_(image_gates.unsqueeze(1)).flatten(0, 1)
     bias2 = second.bias_ih + second.bias_hh
@@ -48,12 +47,6 @@ def shared_gates(
     gates1.add_(states.index_select(0, place))
     gates2 = multiply(h2, second.weight_hh, bias2, weights).index_select(0, place)
     return gates1, gates2, *batched_inputs[kfg.G_CELL_STATES]
-
-
-def _columns(decoder: "UpDownDecoder") -> list[slice]:
-    """The columns of the input weight of LSTM1 for each of its inputs."""
-    ends = list(itertools.accumulate(decoder.input_widths, initial=0))
-    return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
 
 def unroll(

@@ -9,6 +9,7 @@ from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
 from ..layers.bert import BertLayer
+from ..layers.masking import over_keys
 from .build import ENCODER_REGISTRY
 from .transformer_encoder import check_widths, visual_width_keys
 
@@ -62,13 +63,13 @@ class GTransformerEncoder(nn.Module):
         cfg.MODEL.COSNET.NUM_CLASSES = 906
 
     def forward(self, batched_inputs: dict[str, Any], mode: str | None = None) -> dict[str, Tensor]:
-        """ATT_FEATS (B, N + 1, D) encoded under EXT_ATT_MASKS (B, 1, 1, N + 1), in mode 'v'."""
+        """ATT_FEATS (B, M, D) encoded under EXT_ATT_MASKS, (B, 1, 1, M) or (B, M), in mode 'v'; M = N + 1."""
         if mode is not None and "v" not in mode:
             return {}
         x = batched_inputs[kfg.ATT_FEATS]
-        depths = [x[:, 0]]
+        depths, mask = [x[:, 0]], over_keys(batched_inputs[kfg.EXT_ATT_MASKS])
         for layer in self.layers:
-            x, _ = layer(x, batched_inputs[kfg.EXT_ATT_MASKS])
+            x, _ = layer(x, mask)
             depths.append(x[:, 0])
         global_token = self.gvfeat_embed(torch.cat(depths, dim=-1))
         return {kfg.ATT_FEATS: torch.cat([global_token.unsqueeze(1), x[:, 1:]], dim=1)}

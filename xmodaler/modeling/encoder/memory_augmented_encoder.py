@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
+from ..layers.masking import over_keys
 from ..layers.memory_attention import MemoryEncoderLayer
 from ..layers.packing import pack_or_flatten, unpack_or_keep
 from ..stage_keys import ATT_PACKING
@@ -78,13 +79,13 @@ class MemoryAugmentedEncoder(nn.Module):
     def forward(self, batched_inputs: dict[str, Any], mode: str | None = None) -> dict[str, Tensor]:
         """ATT_FEATS (B, L, N, D) of ATT_FEATS (B, N, D), in mode 'v'; (B, N, D) of the last layer.
 
-        EXT_ATT_MASKS is (B, 1, 1, N).
+        EXT_ATT_MASKS is (B, 1, 1, N) or (B, N).
         """
         if mode is not None and "v" not in mode:
             return {}
         packing = batched_inputs.get(ATT_PACKING)
         x = pack_or_flatten(batched_inputs[kfg.ATT_FEATS], packing)
-        mask, outputs = batched_inputs[kfg.EXT_ATT_MASKS], []
+        mask, outputs = over_keys(batched_inputs[kfg.EXT_ATT_MASKS]), []
         for layer in self.layers:
             x = layer(x, F.pad(mask, (0, layer.mhatt.attention.num_memory)), packing)
             outputs.append(unpack_or_keep(x, packing))

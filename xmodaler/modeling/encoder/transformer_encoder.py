@@ -8,6 +8,7 @@ from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
 from ..layers.bert import BertLayer
+from ..layers.masking import over_keys
 from ..layers.packing import pack_or_flatten, unpack_or_keep
 from ..stage_keys import ATT_PACKING
 from .build import ENCODER_REGISTRY
@@ -60,11 +61,12 @@ class TransformerEncoder(nn.Module):
         """Creates no keys."""
 
     def forward(self, batched_inputs: dict[str, Any], mode: str | None = None) -> dict[str, Tensor]:
-        """ATT_FEATS (B, N, D) encoded under EXT_ATT_MASKS (B, 1, 1, N), in mode 'v'."""
+        """ATT_FEATS (B, N, D) encoded under EXT_ATT_MASKS, (B, 1, 1, N) or (B, N), in mode 'v'."""
         if mode is not None and "v" not in mode:
             return {}
         packing = batched_inputs.get(ATT_PACKING)
         x = pack_or_flatten(batched_inputs[kfg.ATT_FEATS], packing)
+        mask = over_keys(batched_inputs[kfg.EXT_ATT_MASKS])
         for layer in self.layers:
-            x, _ = layer(x, batched_inputs[kfg.EXT_ATT_MASKS], packing=packing)
+            x, _ = layer(x, mask, packing=packing)
         return {kfg.ATT_FEATS: unpack_or_keep(x, packing)}

@@ -31,3 +31,11 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
         ~visible, hidden
     )
+
+
+def over_keys(mask: Tensor) -> Tensor:
+    """An additive mask of regions for multi-head attention.
+
+    Recurrent models have (B, N), Transformers (B, 1, 1, N); the result is the latter.
+    """
+    return mask[:, None, None] if mask.dim() == 2 else mask
