@@ -63,7 +63,7 @@ class NgramIndex:
         self.max_order = max_order
         self._first = first
         self._lengths = np.diff(starts)
-        self.table = NgramTable(np.unique(words), max_order)
+        self.table = NgramTable(words, max_order)
         remaining = np.repeat(starts[1:], self._lengths) - np.arange(len(words))
         places = where_ngrams(remaining[:, None], max_order)
         codes = self.table.codes(words[:, None]).ravel()[places]
