@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--clip", default="", metavar="FOLDER", help="CLIP or SigLIP model for CLIPScore"
     )
-    parser.add_argument("--pictures", default=None, help="folder of the pictures, for --clip")
+    parser.add_argument(
+        "--pictures", default=None, help="folder of the pictures, for --clip and for HTML"
+    )
     parser.add_argument("--device", default="auto", help="for --clip: auto, cpu, cuda or mps")
     parser.add_argument("--samples", type=int, default=1000, help="resampled sets; 0: no intervals")
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from xmodaler.cli import run_cli
 from xmodaler.evaluation import compare_captions, score_captions
@@ -254,6 +255,17 @@ def test_reports(tmp_path):
     assert "the best and the worst by CIDEr" in html and "Comparison" in html
     with pytest.raises(UserError, match=r"report.txt' does not end in .json, .md, .html"):
         write_caption_report(tmp_path / "report.txt", report)
+
+
+def test_pictures_are_shown(tmp_path):
+    for key in REFERENCES:
+        Image.new("RGB", (8, 8), (40 * key, 0, 0)).save(tmp_path / f"{key}.jpg")
+    report = compare_captions(coco(REFERENCES), {"a": CAPTIONS}, samples=0, pictures=tmp_path)
+    write_caption_report(tmp_path / "report.html", report)
+    assert (tmp_path / "report.html").read_text().count('src="data:image') == 4
+    (tmp_path / "2.jpg").unlink()
+    with pytest.raises(UserError, match=r"2\.jpg"):
+        write_caption_report(tmp_path / "report.html", report)
 
 
 def test_the_tool(tmp_path, capsys):

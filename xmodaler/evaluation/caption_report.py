@@ -29,7 +29,8 @@ def write_caption_report(
 
     Args:
         path: ``.json`` holds everything as plain numbers, also the scores of every image;
-            ``.md`` has the tables; ``.html`` has them and the best and the worst captions.
+            ``.md`` has the tables; ``.html`` has them and the best and the worst captions, with
+            pictures where the report knows them.
         report: From :func:`xmodaler.evaluation.scoring.compare_captions`.
         title: Heading.
 
@@ -158,6 +159,7 @@ def _write_html(path: str | os.PathLike[str], report: CaptionReport, title: str)
         samples=[
             {
                 "caption": first.captions[key][0],
+                "image": report.pictures.get(key),
                 "references": [
                     *(f"{other.name}: {other.captions[key][0]}" for other in others),
                     *report.references[key],

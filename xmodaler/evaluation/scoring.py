@@ -72,6 +72,7 @@ class CaptionReport:
         references: The reference captions of the scored images.
         settings: ``images``, ``references``, ``samples``, ``confidence``, ``seed``.
         notes: Sentences on what is unusual about the input.
+        pictures: The files of the scored images, where they were given.
     """
 
     systems: dict[str, SystemScores]
@@ -79,6 +80,7 @@ class CaptionReport:
     references: dict[str, list[str]]
     settings: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    pictures: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it but the captions, for JSON."""
@@ -156,7 +158,8 @@ def compare_captions(
             references, of which none may be missing.
         dual_encoder: Adds CLIPScore and RefCLIPScore, see
             :class:`xmodaler.evaluation.clip_score.TransformersDualEncoder`.
-        pictures: For it: the folder of the pictures that the references name, or ``{id: file}``.
+        pictures: For it, and for HTML reports: the folder of the pictures that the references
+            name, or ``{id: file}``.
 
     Raises:
         UserError: An input is malformed, images do not fit together, or a setting is wrong.
@@ -174,11 +177,11 @@ def compare_captions(
         sentences = [read_sentences(training_captions, "the training captions")]
         training = {" ".join(text.split()) for text in tokenized(sentences, tokenize)[0]}
 
+    paths = [] if pictures is None else picture_paths(pictures, truth, ids)
     clip = None
     if dual_encoder is not None:
         if pictures is None:
             raise UserError("a dual encoder needs pictures: their folder, or {id: file}")
-        paths = picture_paths(pictures, truth, ids)
         clip = ClipScorer(dual_encoder, paths, [truth.captions[key] for key in ids])
 
     measured: dict[str, MetricColumns] = {}
@@ -218,7 +221,8 @@ def compare_captions(
         "tokenize": tokenize,
     }
     kept = {key: truth.captions[key] for key in ids}
-    return CaptionReport(scored, comparisons, kept, settings, notes)
+    files = dict(zip(ids, paths, strict=False))
+    return CaptionReport(scored, comparisons, kept, settings, notes, files)
 
 
 def _check_settings(
