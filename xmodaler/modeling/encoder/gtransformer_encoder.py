@@ -63,7 +63,10 @@ class GTransformerEncoder(nn.Module):
         cfg.MODEL.COSNET.NUM_CLASSES = 906
 
     def forward(self, batched_inputs: dict[str, Any], mode: str | None = None) -> dict[str, Tensor]:
-        """ATT_FEATS (B, M, D) encoded under EXT_ATT_MASKS, (B, 1, 1, M) or (B, M), in mode 'v'; M = N + 1."""
+        """ATT_FEATS (B, M, D) encoded under EXT_ATT_MASKS, in mode 'v'; M is N + 1.
+
+        The mask is (B, 1, 1, M) or (B, M).
+        """
         if mode is not None and "v" not in mode:
             return {}
         x = batched_inputs[kfg.ATT_FEATS]
