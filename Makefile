@@ -14,9 +14,9 @@ $(STAMP): requirements.txt setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[test,docs,video]'
 	@touch $@
 
-## Run the whole test suite.
+## Run the whole test suite, one process a core with one thread each.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 ## Generate data, train a captioner on its pictures, evaluate it, write output/quickstart/report.html.
 quickstart: $(STAMP)

@@ -35,7 +35,7 @@ def read_requirements() -> list[str]:
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
 
 
-TEST = ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.6"]
+TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"]
 DOCS = ["sphinx>=7.2", "myst-parser>=3.0"]
 VIDEO = ["av>=12.0"]
 
