@@ -42,7 +42,7 @@ FLOORS = {
     "xmodaler.modeling.meta_arch": 3,
     # The front door of the models: `from xmodaler.modeling import build_model, add_config`.
     "xmodaler.modeling": 3,
-    # Configs by name, on top of the models' front door; training and inference look things up in it.
+    # Configs by name, on top of the models' front door, for training and inference.
     "xmodaler.model_zoo": 3,
     "xmodaler.inference": 4,
     "xmodaler.engine": 4,

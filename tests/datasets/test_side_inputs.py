@@ -171,9 +171,7 @@ def test_more_cells_than_the_grid_has_positions(cfg):
         embedding(inputs)
     dataset = MSCoCoCOSNetDataset(cfg, "val")
     dataset.expect(cfg)
-    with pytest.raises(
-        SampleError, match=r"'7': 4 grid cells, .* room for 3; .*MAX_FEAT_NUM"
-    ):
+    with pytest.raises(SampleError, match=r"'7': 4 grid cells, .* room for 3; .*MAX_FEAT_NUM"):
         dataset.visual({"image_id": "7"})
     cfg.DATALOADER.MAX_FEAT_NUM = 5
     dataset = MSCoCoCOSNetDataset(cfg, "val")
