@@ -6,14 +6,12 @@ then folded into one row of G * T queries.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable
 
-from .dot_product import attend, check_heads, split_heads
+from .dot_product import attend, attend_images, check_heads, for_many_steps, split_heads
 from .few_rows import StepWeights, linear
-from .grouping import queries_per_image
 from .kv_cache import Cache, store
 from .packing import Packing, pack_or_flatten, unpack_or_keep
 
@@ -25,6 +23,7 @@ KeysValues = tuple[Tensor, Tensor]
 class _DotProductAttention(nn.Module):
     """Projections of queries, keys and values, and attention between them."""
 
+    @configurable
     def __init__(
         self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
     ) -> None:
@@ -66,16 +65,6 @@ class BertSelfAttention(_DotProductAttention):
         num_attention_heads: Heads; D must be a multiple.
         attention_probs_dropout_prob: Dropout on the weights.
     """
-
-    @configurable
-    def __init__(
-        self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
-    ) -> None:
-        super().__init__(
-            hidden_size=hidden_size,
-            num_attention_heads=num_attention_heads,
-            attention_probs_dropout_prob=attention_probs_dropout_prob,
-        )
 
     def forward(
         self,
@@ -245,16 +234,6 @@ class BertXAttention(_DotProductAttention):
         attention_probs_dropout_prob: Dropout on the weights.
     """
 
-    @configurable
-    def __init__(
-        self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
-    ) -> None:
-        super().__init__(
-            hidden_size=hidden_size,
-            num_attention_heads=num_attention_heads,
-            attention_probs_dropout_prob=attention_probs_dropout_prob,
-        )
-
     def project_memory(
         self, key: Tensor, value: Tensor, packing: Packing | None = None
     ) -> KeysValues:
@@ -270,10 +249,7 @@ class BertXAttention(_DotProductAttention):
         """
         keys = self.heads(unpack_or_keep(self.key(key), packing))
         values = self.heads(unpack_or_keep(self.value(value), packing))
-        if torch.is_grad_enabled():
-            return keys, values
-        # Steps read them many times: head by head, as they lie in memory.
-        return keys.contiguous(), values.contiguous()
+        return for_many_steps(keys, values)
 
     def ask(
         self,
@@ -297,14 +273,11 @@ class BertXAttention(_DotProductAttention):
         Returns:
             The context, shaped like ``query``, and the attention (B, heads, G * T, N) or None.
         """
-        keys, values = memory
         padded = unpack_or_keep(linear(self.query, query, weights), packing)
-        queries_per_image(padded.shape[0], keys.shape[0])
-        folded = padded.reshape(keys.shape[0], -1, padded.shape[-1])
-        context, attention = attend(
-            self.heads(folded), keys, values, attention_mask, self.dropout_now, need_weights
+        context, attention = attend_images(
+            padded, *memory, attention_mask, self.dropout_now, need_weights
         )
-        return pack_or_flatten(context.reshape(padded.shape), packing), attention
+        return pack_or_flatten(context, packing), attention
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None

@@ -5,9 +5,8 @@ from torch import Tensor, nn
 
 from .bert import BertIntermediate, BertOutput
 from .bert_attention import LAYER_NORM_EPS, KeysValues
-from .dot_product import attend, check_heads, split_heads
+from .dot_product import attend, attend_images, check_heads, for_many_steps, split_heads
 from .few_rows import StepWeights, linear
-from .grouping import queries_per_image
 from .kv_cache import Cache, store
 from .packing import Packing, pack_or_flatten, unpack_or_keep
 
@@ -113,11 +112,7 @@ class COSNetAttention(nn.Module):
         return split_heads(x, self.num_attention_heads)
 
     def _keys_values(self, projected: Tensor) -> KeysValues:
-        keys, values = (self._heads(half) for half in projected.chunk(2, dim=-1))
-        if torch.is_grad_enabled():
-            return keys, values
-        # Steps read them many times: head by head, as they lie in memory.
-        return keys.contiguous(), values.contiguous()
+        return for_many_steps(*(self._heads(half) for half in projected.chunk(2, dim=-1)))
 
     def _ask(
         self, query: Tensor, memory: Memory, masks: Masks | None, need_weights: bool = False
@@ -134,13 +129,11 @@ class COSNetAttention(nn.Module):
             (..., 2 D), and the attention (B, heads, R * T / B, N) or None.
         """
         answers, attention = [], None
-        for number, (keys, values) in enumerate(memory):
-            queries_per_image(query.shape[0], keys.shape[0])
-            folded = self._heads(query.reshape(keys.shape[0], -1, query.shape[-1]))
+        for number, keys_values in enumerate(memory):
             mask = None if masks is None else masks[number]
             explicit = need_weights and number == 0
-            context, found = attend(folded, keys, values, mask, self._dropout_now, explicit)
-            answers.append(context.reshape(query.shape))
+            answer, found = attend_images(query, *keys_values, mask, self._dropout_now, explicit)
+            answers.append(answer)
             attention = found if explicit else attention
         return torch.cat(answers, dim=-1), attention
 

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from xmodaler.utils.errors import UserError
 
+from .grouping import queries_per_image
+
 
 def check_heads(width: int, num_heads: int, where: str) -> None:
     """Refuse a width that the heads cannot share equally."""
@@ -56,3 +58,38 @@ def attend(
     weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
     dropped = F.dropout(weights, dropout) if dropout > 0 else weights
     return merge_heads(dropped @ value), weights
+
+
+def attend_images(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    need_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """As :func:`attend`, from the G texts of every image to what the image has.
+
+    Args:
+        query: (B * G, T, D) or (B * G, D), projected.
+        keys: (B, heads, N, D / heads).
+        values: As ``keys``.
+        mask: Additive (B, 1, 1, N).
+        dropout: Probability of dropping an attention weight.
+        need_weights: Return the weights too.
+
+    Returns:
+        The context, shaped like ``query``, and the weights (B, heads, G * T, N) or None.
+    """
+    images, num_heads = keys.shape[:2]
+    queries_per_image(query.shape[0], images)
+    folded = split_heads(query.reshape(images, -1, query.shape[-1]), num_heads)
+    context, weights = attend(folded, keys, values, mask, dropout, need_weights)
+    return context.reshape(query.shape), weights
+
+
+def for_many_steps(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (B, heads, N, d) as decoding wants them: head by head in memory."""
+    if torch.is_grad_enabled():
+        return keys, values
+    return keys.contiguous(), values.contiguous()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .bert_attention import KeysValues
-from .dot_product import attend, check_heads, split_heads
+from .dot_product import attend, check_heads, for_many_steps, split_heads
 from .few_rows import StepWeights, linear
 from .grouping import queries_per_image
 from .kv_cache import Cache, store
@@ -143,8 +143,7 @@ class MemoryAttention(nn.Module):
         keys, values = (
             self.heads(x).unflatten(0, (images, depth)).flatten(1, 2) for x in (keys, values)
         )
-        # Steps read them many times: head by head, as they lie in memory.
-        return keys.contiguous(), values.contiguous()
+        return for_many_steps(keys, values)
 
     def ask_levels(
         self,
