@@ -175,6 +175,25 @@ def test_any_bytes_load_or_are_a_user_error(data):
         safe_pickle.loads(data)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"]r\xf0\xff\xff\xff.",  # the place of an object among those remembered
+        b"\x80\x05\x96" + (1 << 36).to_bytes(8, "little") + b"abc.",  # the length of a bytearray
+    ],
+)
+def test_damaged_sizes_take_no_memory(content):
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UserError):
+            safe_pickle.loads(content)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
 @given(st.data())
 @settings(suppress_health_check=[HealthCheck.too_slow])
 def test_damaged_pickles_load_or_are_a_user_error(data):

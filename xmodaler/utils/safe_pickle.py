@@ -10,9 +10,10 @@ import contextlib
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -96,8 +97,24 @@ class _Refused(Exception):
     """What a pickle asked for and does not get."""
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that knows a fixed table of globals and refuses every other one."""
+class _RestrictedUnpickler(pickle._Unpickler):
+    """An unpickler that knows a fixed table of globals and refuses every other one.
+
+    The one written in Python: the other keeps its memo in an array as long as the greatest index
+    that a file names, so that a few damaged bytes could take all memory there is.
+    """
+
+    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+
+    def load_bytearray8(self) -> None:
+        """Reads before it makes room: the length may be damaged too."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        content = self.read(length)
+        if len(content) < length:
+            raise EOFError("pickle data was truncated")
+        self.append(bytearray(content))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
     def find_class(self, module: str, name: str) -> Any:
         found = _TYPES.get((module, name))
