@@ -1,4 +1,4 @@
-"""The rows of word logits that have a target, kept beside the padded whole."""
+"""The rows of logits that have a target: beside the padded whole, or in its place."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +9,30 @@ from xmodaler.config import kfg
 
 SCORED_ROWS = "_SCORED_ROWS"
 """Key of the outputs under which a model may hand its :class:`ScoredRows` to losses."""
+
+
+U_SELECTED = "_U_SELECTED"
+G_SELECTED = "_G_SELECTED"
+V_SELECTED = "_V_SELECTED"
+"""Keys under which a model in training hands :class:`SelectedRows` to losses, in the place of
+U_LOGITS, G_LOGITS, and of V_LOGITS or V_REGRESS, which are then absent."""
+
+
+@dataclass(frozen=True)
+class SelectedRows:
+    """Logits of the positions that have a target, computed for these alone.
+
+    Attributes:
+        logits: (k, V) words, (k, K) classes of regions, or (k, F) regressed features.
+        targets: (k,) int64 words, none negative; (k, K) or (k, F) for regions.
+        positions: (k,) int64, row * T + column of each in a tensor of ``shape``.
+        shape: (R, T) rows and positions of the whole that they were taken from.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    positions: Tensor
+    shape: tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -9,28 +9,34 @@ from torch import Tensor
 from xmodaler.config import kfg
 from xmodaler.utils import comm
 
-from .scored_rows import scored_rows
+from .scored_rows import G_SELECTED, U_SELECTED, scored_rows
 
 HEADS = (
-    ("G", kfg.G_LOGITS, kfg.G_TARGET_IDS),
-    ("U", kfg.U_LOGITS, kfg.U_TARGET_IDS),
+    ("G", kfg.G_LOGITS, kfg.G_TARGET_IDS, G_SELECTED),
+    ("U", kfg.U_LOGITS, kfg.U_TARGET_IDS, U_SELECTED),
 )
-"""Generation and understanding: a letter for the loss name, the key of logits, of targets."""
+"""Generation and understanding: a letter for the loss name, the keys of logits, of targets and of
+the rows of selected positions."""
 
 IGNORED = -1
 
 
 def present_heads(outputs: dict[str, Any]) -> list[tuple[str, Tensor, Tensor]]:
-    """Letter, logits and targets of every head that has both."""
-    present = [
-        (letter, outputs[logits], outputs[targets])
-        for letter, logits, targets in HEADS
-        if logits in outputs and targets in outputs
-    ]
+    """Letter, logits and targets of every head that has both.
+
+    Where a model has computed the logits of some positions alone, these rows and their targets.
+    """
     rows = scored_rows(outputs)
-    if rows is None:
-        return present
-    return [head if head[0] != "G" else ("G", rows.logits, rows.targets) for head in present]
+    present = []
+    for letter, logits, targets, selected in HEADS:
+        if selected in outputs:
+            present.append((letter, outputs[selected].logits, outputs[selected].targets))
+        elif logits in outputs and targets in outputs:
+            pair = (outputs[logits], outputs[targets])
+            if letter == "G" and rows is not None:
+                pair = (rows.logits, rows.targets)
+            present.append((letter, *pair))
+    return present
 
 
 def token_cross_entropy(
