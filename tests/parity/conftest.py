@@ -100,11 +100,11 @@ class Fixture:
         }
 
 
-def read_config(folder: Path) -> CfgNode:
+def read_config(folder: Path, name: str = "config.yaml") -> CfgNode:
     """The config of a fixture by the documented two-pass recipe."""
     from xmodaler.modeling import add_config
 
-    path = str(folder / "config.yaml")
+    path = str(folder / name)
     cfg = get_cfg()
     add_config(cfg, cfg.load_from_file_tmp(path))
     cfg.merge_from_file(path)
