@@ -1,0 +1,37 @@
+"""What heads of BERT do to a hidden state before they project it (Devlin et al. 2019)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from xmodaler.config import CfgNode, configurable
+
+from .bert_attention import LAYER_NORM_EPS
+from .create_act import get_activation
+
+
+class HeadTransform(nn.Module):
+    """``LN(act(W h + b))``, with as many outputs as inputs.
+
+    Args:
+        hidden_size: Width D.
+        hidden_act: Name of the activation.
+        layer_norm_eps: Epsilon of the norm.
+    """
+
+    @configurable
+    def __init__(
+        self, *, hidden_size: int, hidden_act: str, layer_norm_eps: float = LAYER_NORM_EPS
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = get_activation(hidden_act)
+        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {"hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE, "hidden_act": cfg.MODEL.BERT.HIDDEN_ACT}
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.LayerNorm(self.activation(self.dense(hidden_states)))
