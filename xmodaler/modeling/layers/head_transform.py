@@ -10,7 +10,7 @@ from .bert_attention import LAYER_NORM_EPS
 from .create_act import get_activation
 
 
-class HeadTransform(nn.Module):
+class BertPredictionHeadTransform(nn.Module):
     """``LN(act(W h + b))``, with as many outputs as inputs.
 
     Args:

@@ -1,4 +1,4 @@
-"""Poolers: the states of a sequence become one vector."""
+"""The pooler of BERT."""
 
 from typing import Any
 
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable
-from xmodaler.utils.errors import UserError
 
 
 class BertPooler(nn.Module):
@@ -29,67 +28,3 @@ class BertPooler(nn.Module):
         """(R, T, D), or the first positions (R, D) alone -> (R, D)."""
         first = hidden_states[:, 0] if hidden_states.dim() == 3 else hidden_states
         return torch.tanh(self.dense(first))
-
-
-class AttentionPooler(nn.Module):
-    """A projected mean whose weights a small network chooses (Li et al., AAAI 2021).
-
-    ``a = softmax(w_2^T dropout(relu(W_1 h + b_1)) + b_2 + mask)`` over positions, then
-    ``W_e (sum_i a_i h_i) + b_e``, and batch normalisation if asked for.
-
-    Args:
-        input_size: Width D of the states.
-        output_size: Width P of the result.
-        dropout: Dropout in the small network.
-        use_bn: Whether to normalise over the batch.
-    """
-
-    def __init__(
-        self, *, input_size: int, output_size: int, dropout: float, use_bn: bool = False
-    ) -> None:
-        super().__init__()
-        self.att = nn.Sequential(
-            nn.Linear(input_size, input_size),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(input_size, 1),
-        )
-        self.embed = nn.Linear(input_size, output_size)
-        self.bn = nn.BatchNorm1d(output_size) if use_bn else None
-
-    @classmethod
-    def from_node(cls, node: CfgNode) -> "AttentionPooler":
-        """The pooler that the POOLER settings of a node such as MODEL.MM_PREDICTOR describe."""
-        return cls(
-            input_size=node.POOLER_INPUT_SIZE,
-            output_size=node.POOLER_OUTPUT_SIZE,
-            dropout=node.POOLER_DROPOUT,
-            use_bn=node.POOLER_BN,
-        )
-
-    def forward(self, hidden_states: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Pool every row.
-
-        Args:
-            hidden_states: (R, T, D).
-            mask: Additive, (R, T) or (R, 1, 1, T).
-
-        Returns:
-            (R, P).
-
-        Raises:
-            UserError: A single row is to be normalised over the batch.
-        """
-        scores = self.att(hidden_states).squeeze(-1)
-        if mask is not None:
-            scores = scores + mask.reshape(scores.shape)
-        weights = torch.softmax(scores, dim=-1).to(hidden_states.dtype)
-        pooled = self.embed(torch.bmm(weights.unsqueeze(1), hidden_states).squeeze(1))
-        if self.bn is None:
-            return pooled
-        if self.training and self.bn.training and pooled.shape[0] == 1:
-            raise UserError(
-                "a batch of one cannot be normalised over the batch; raise "
-                "DATALOADER.TRAIN_BATCH_SIZE or set MODEL.MM_PREDICTOR.POOLER_BN to False"
-            )
-        return self.bn(pooled)
