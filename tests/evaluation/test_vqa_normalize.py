@@ -68,8 +68,20 @@ def test_score_counts_others_after_normalisation() -> None:
     assert vqa_accuracy("elephant", people) == 0
 
 
+def test_unanimous_people_are_compared_as_written() -> None:
+    people = ["high five"] * 10
+    assert vqa_accuracy(" high five\n", people) == 1
+    assert vqa_accuracy("high 5", people) == 0
+    assert vqa_accuracy("high 5", [*people[1:], "high-five"]) == 1
+
+
+def test_answers_without_content_agree_with_each_other() -> None:
+    assert vqa_accuracy("the", ["?", "-", "a", "yes", "yes"]) == pytest.approx((3 * 2 / 3 + 2) / 5)
+
+
 def test_single_annotator_is_an_exact_match() -> None:
     assert answer_scores(["The Table"]) == {"table": 1.0}
+    assert vqa_accuracy("garbage bin", ["garbage_bin"]) == 1
 
 
 @given(st.lists(st.sampled_from(["yes", "no", "Yes.", "two", "2", "the dog", "dog"]), min_size=2))

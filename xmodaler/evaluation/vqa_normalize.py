@@ -64,7 +64,7 @@ def normalize_answer(answer: str) -> str:
     Returns:
         The normal spelling, possibly ''.
     """
-    text = answer.replace("\n", " ").replace("\t", " ").strip()
+    text = _plain(answer)
     everywhere = _COMMA_IN_NUMBER.search(text) is not None
     plain = text
     for mark in PUNCTUATION:
@@ -127,8 +127,21 @@ def answer_scores(answers: Sequence[str]) -> dict[str, float]:
 def vqa_accuracy(answer: str, people: Sequence[str]) -> float:
     """The accuracy of one answer by the official leave-one-out rule, in [0, 1].
 
+    As in the public evaluation, answers are compared as written where all people wrote the very
+    same, and in their normal spelling otherwise. One person alone is an exact match of normal
+    spellings.
+
     Args:
-        answer: What a model answered; normalised here.
+        answer: What a model answered.
         people: What people answered to the same question, as written.
     """
-    return answer_scores(people).get(normalize_answer(answer), 0.0)
+    given, others = _plain(answer), [_plain(text) for text in people]
+    if len(others) == 1:
+        return float(normalize_answer(given) == normalize_answer(others[0]))
+    if len(set(others)) > 1:
+        given, others = normalize_answer(given), normalize_annotators(others)
+    return consensus_score(others.count(given), len(others))
+
+
+def _plain(answer: str) -> str:
+    return answer.replace("\n", " ").replace("\t", " ").strip()
