@@ -1,12 +1,16 @@
 """Losses."""
 
+from .batch_triplet import BatchTriplet
+from .bce_with_logits import BCEWithLogits
 from .beam_reward_criterion import BeamRewardCriterion
 from .build import LOSSES_REGISTRY, add_loss_config, build_losses, build_rl_losses
 from .cross_entropy import CrossEntropy
 from .label_smoothing import LabelSmoothing
+from .pretrain_losses import PretrainLosses
 from .reward_criterion import RewardCriterion
 from .scored_rows import (
     G_SELECTED,
+    R_SELECTED,
     SCORED_ROWS,
     U_SELECTED,
     V_SELECTED,
@@ -14,20 +18,26 @@ from .scored_rows import (
     SelectedRows,
 )
 from .sem_comphder import SemComphderLoss
+from .triplet import Triplet
 
 __all__ = [
     "G_SELECTED",
     "LOSSES_REGISTRY",
+    "R_SELECTED",
     "SCORED_ROWS",
     "U_SELECTED",
     "V_SELECTED",
+    "BCEWithLogits",
+    "BatchTriplet",
     "BeamRewardCriterion",
     "CrossEntropy",
     "LabelSmoothing",
+    "PretrainLosses",
     "RewardCriterion",
     "ScoredRows",
     "SelectedRows",
     "SemComphderLoss",
+    "Triplet",
     "add_loss_config",
     "build_losses",
     "build_rl_losses",

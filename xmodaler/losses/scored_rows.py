@@ -14,8 +14,10 @@ SCORED_ROWS = "_SCORED_ROWS"
 U_SELECTED = "_U_SELECTED"
 G_SELECTED = "_G_SELECTED"
 V_SELECTED = "_V_SELECTED"
+R_SELECTED = "_R_SELECTED"
 """Keys under which a model in training hands :class:`SelectedRows` to losses, in the place of
-U_LOGITS, G_LOGITS, and of V_LOGITS or V_REGRESS, which are then absent."""
+U_LOGITS, G_LOGITS, V_LOGITS (classes of regions) and V_REGRESS (their features), which are then
+absent."""
 
 
 @dataclass(frozen=True)

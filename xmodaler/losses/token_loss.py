@@ -25,6 +25,7 @@ def present_heads(outputs: dict[str, Any]) -> list[tuple[str, Tensor, Tensor]]:
     """Letter, logits and targets of every head that has both.
 
     Where a model has computed the logits of some positions alone, these rows and their targets.
+    Scores of single choices (B * C, 1) with one target per question become logits (B, C).
     """
     rows = scored_rows(outputs)
     present = []
@@ -32,11 +33,20 @@ def present_heads(outputs: dict[str, Any]) -> list[tuple[str, Tensor, Tensor]]:
         if selected in outputs:
             present.append((letter, outputs[selected].logits, outputs[selected].targets))
         elif logits in outputs and targets in outputs:
-            pair = (outputs[logits], outputs[targets])
+            pair = (_by_question(outputs[logits], outputs[targets]), outputs[targets])
             if letter == "G" and rows is not None:
                 pair = (rows.logits, rows.targets)
             present.append((letter, *pair))
     return present
+
+
+def _by_question(logits: Tensor, targets: Tensor) -> Tensor:
+    """The logits, those of the choices of a question side by side."""
+    questions = targets.numel()
+    single = logits.ndim == 2 and logits.shape[1] == 1 and logits.shape[0] > questions > 0
+    if not single or logits.shape[0] % questions:
+        return logits
+    return logits.reshape(questions, -1)
 
 
 def token_cross_entropy(
