@@ -11,6 +11,7 @@ from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional import load_vocab
 from xmodaler.functional.trees import tensors
 from xmodaler.modeling.decode_strategy.word_rules import WordRules
+from xmodaler.tokenization import LazyTokenizer
 from xmodaler.utils.errors import UserError, did_you_mean
 
 State = dict[str, Any]
@@ -48,8 +49,8 @@ class DecodeStrategy(nn.Module, ABC):
         beam_size: Hypotheses per image.
         max_seq_len: Greatest number T of words, the end of sentence included.
         bert_tokenizer: Tokenizer that turns ids into text in place of a vocabulary file.
-        bos_token_id: Id that begins every sentence.
-        eos_token_id: Id that ends a sentence.
+        bos_token_id: Id that begins every sentence; None for [CLS] of ``bert_tokenizer``.
+        eos_token_id: Id that ends a sentence; None for [SEP] of ``bert_tokenizer``.
         vocab_size: V of the model, to be checked against the vocabulary file; None skips that.
         length_penalty: Exponent of the length by which beam search divides scores; 0 for none.
         no_repeat_ngram: No n-gram of this many words occurs twice in a sentence; 0 for no rule.
@@ -67,8 +68,8 @@ class DecodeStrategy(nn.Module, ABC):
         beam_size: int = 1,
         max_seq_len: int = 20,
         bert_tokenizer: Any = None,
-        bos_token_id: int = 0,
-        eos_token_id: int = 0,
+        bos_token_id: int | None = 0,
+        eos_token_id: int | None = 0,
         vocab_size: int | None = None,
         length_penalty: float = 0.0,
         no_repeat_ngram: int = 0,
@@ -90,8 +91,8 @@ class DecodeStrategy(nn.Module, ABC):
         self.beam_size = beam_size
         self.max_seq_len = max_seq_len
         self.bert_tokenizer = bert_tokenizer
-        self.bos_token_id = bos_token_id
-        self.eos_token_id = eos_token_id
+        self._bos_token_id = bos_token_id
+        self._eos_token_id = eos_token_id
         self.vocab_size = vocab_size
         self.length_penalty = length_penalty
         self.no_repeat_ngram = no_repeat_ngram
@@ -121,13 +122,20 @@ class DecodeStrategy(nn.Module, ABC):
             "top_p": options.TOP_P,
         }
         if cfg.INFERENCE.VOCAB == "BERT":
-            tokenizer = _bert_tokenizer(cfg)
-            settings.update(
-                bert_tokenizer=tokenizer,
-                bos_token_id=tokenizer.cls_token_id,
-                eos_token_id=tokenizer.sep_token_id,
-            )
+            settings.update(bert_tokenizer=LazyTokenizer(cfg), bos_token_id=None, eos_token_id=None)
         return settings
+
+    @property
+    def bos_token_id(self) -> int:
+        """Id that begins every sentence."""
+        given = self._bos_token_id
+        return self.bert_tokenizer.cls_token_id if given is None else given
+
+    @property
+    def eos_token_id(self) -> int:
+        """Id that ends a sentence."""
+        given = self._eos_token_id
+        return self.bert_tokenizer.sep_token_id if given is None else given
 
     def forward(
         self, batched_inputs: dict[str, Any], output_sents: bool, model: StepModel
@@ -244,17 +252,3 @@ def log_softmax(logits: Tensor) -> Tensor:
 def _check_range(key: str, value: float, holds: bool, meaning: str) -> None:
     if not holds:
         raise UserError(f"{key} is {value}; it must be {meaning}.")
-
-
-def _bert_tokenizer(cfg: CfgNode) -> Any:
-    try:
-        from xmodaler.tokenization import BertTokenizer
-    except ImportError as error:
-        raise UserError(
-            "INFERENCE.VOCAB is 'BERT', but this installation has no BERT tokenizer; name a "
-            "vocabulary file instead."
-        ) from error
-    pretraining = cfg.MODEL.PRETRAINING
-    return BertTokenizer.from_pretrained(
-        pretraining.MODEL_NAME, do_lower_case=pretraining.DO_LOWER_CASE
-    )
