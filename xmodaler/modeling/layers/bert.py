@@ -12,19 +12,20 @@ from torch import Tensor, nn
 from xmodaler.config import CfgNode, configurable
 
 from .bert_attention import (
-    LAYER_NORM_EPS,
     BertAttention,
     BertCrossAttention,
     BertSelfAttention,
     BertSelfOutput,
     BertXAttention,
     KeysValues,
-    ProjectedResidual,
 )
-from .create_act import get_activation
-from .few_rows import StepWeights, linear
+from .bert_feed_forward import BertIntermediate, BertOutput
+from .bert_understanding import BertUnderstandingLayer
+from .few_rows import StepWeights
+from .head_transform import BertPredictionHeadTransform
 from .kv_cache import Cache
 from .packing import Packing
+from .poolers import BertPooler
 
 __all__ = [
     "BertAttention",
@@ -33,85 +34,13 @@ __all__ = [
     "BertIntermediate",
     "BertLayer",
     "BertOutput",
+    "BertPooler",
+    "BertPredictionHeadTransform",
     "BertSelfAttention",
     "BertSelfOutput",
+    "BertUnderstandingLayer",
     "BertXAttention",
 ]
-
-
-class BertIntermediate(nn.Module):
-    """The first half of the feed-forward block: ``dropout(act(W x))``.
-
-    Args:
-        hidden_size: Width D.
-        hidden_act: Name of the activation.
-        intermediate_size: Inner width.
-        intermediate_drop: Dropout after the activation.
-    """
-
-    @configurable
-    def __init__(
-        self,
-        *,
-        hidden_size: int,
-        hidden_act: str,
-        intermediate_size: int,
-        intermediate_drop: float,
-    ) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, intermediate_size)
-        self.activation = get_activation(hidden_act)
-        self.dropout = nn.Dropout(intermediate_drop)
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        bert = cfg.MODEL.BERT
-        return {
-            "hidden_size": bert.HIDDEN_SIZE,
-            "hidden_act": bert.HIDDEN_ACT,
-            "intermediate_size": bert.INTERMEDIATE_SIZE,
-            "intermediate_drop": bert.INTERMEDIATE_DROP,
-        }
-
-    def forward(self, hidden_states: Tensor, weights: StepWeights | None = None) -> Tensor:
-        """(..., D) -> (..., inner width)."""
-        return self.dropout(self.activation(linear(self.dense, hidden_states, weights)))
-
-
-class BertOutput(ProjectedResidual):
-    """The second half of the feed-forward block, :class:`ProjectedResidual` from the inner width.
-
-    Args:
-        hidden_size: Width D.
-        intermediate_size: Inner width.
-        layer_norm_eps: Epsilon of the norm.
-        ffn_dropout_prob: Dropout before the residual.
-    """
-
-    @configurable
-    def __init__(
-        self,
-        *,
-        hidden_size: int,
-        intermediate_size: int,
-        layer_norm_eps: float,
-        ffn_dropout_prob: float,
-    ) -> None:
-        super().__init__(
-            inputs=intermediate_size,
-            hidden_size=hidden_size,
-            layer_norm_eps=layer_norm_eps,
-            dropout=ffn_dropout_prob,
-        )
-
-    @classmethod
-    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {
-            "hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE,
-            "intermediate_size": cfg.MODEL.BERT.INTERMEDIATE_SIZE,
-            "layer_norm_eps": LAYER_NORM_EPS,
-            "ffn_dropout_prob": cfg.MODEL.BERT.FFN_DROPOUT_PROB,
-        }
 
 
 class BertLayer(nn.Module):
@@ -153,7 +82,24 @@ class BertLayer(nn.Module):
     ) -> tuple[Tensor, None]:
         """As :meth:`BertSelfAttention.forward`."""
         x, weights = self.attention(hidden_states, attention_mask, history_states, packing)
-        return self.output(self.intermediate(x), x), weights
+        return self.output(self.intermediate(x), x, packing=packing), weights
+
+    def step(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        cache: Cache,
+        layer: int,
+        images: int,
+        weights: StepWeights | None = None,
+    ) -> Tensor:
+        """As :meth:`BertSelfAttention.step`: one new word per hypothesis."""
+        x = self.attention.step(x, mask, cache, layer, images, weights)
+        return self.output(self.intermediate(x, weights), x, weights)
+
+    def step_layers(self) -> list[nn.Linear]:
+        """The layers that every step runs through."""
+        return [*self.attention.step_layers(), self.intermediate.dense, self.output.dense]
 
 
 class BertGenerationLayer(nn.Module):
@@ -216,7 +162,7 @@ class BertGenerationLayer(nn.Module):
             v_feats = self.x_att.self.project_memory(v_feats, v_feats)
         x, _ = self.self_attn(lang_feats, lang_attention_mask, t_history_states, packing)
         x, _ = self.x_att.ask(x, v_feats, v_attention_mask, packing)
-        return self.output(self.intermediate(x), x)
+        return self.output(self.intermediate(x), x, packing=packing)
 
     def step(
         self,
@@ -252,12 +198,9 @@ class BertGenerationLayer(nn.Module):
 
     def step_layers(self) -> list[nn.Linear]:
         """The layers that every step runs through."""
-        own, cross = self.self_attn, self.x_att
+        cross = self.x_att
         return [
-            own.self.query,
-            own.self.key,
-            own.self.value,
-            own.output.dense,
+            *self.self_attn.step_layers(),
             cross.self.query,
             cross.output.dense,
             self.intermediate.dense,

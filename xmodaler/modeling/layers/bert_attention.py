@@ -12,10 +12,10 @@ from xmodaler.config import CfgNode, configurable
 
 from .dot_product import attend, attend_images, check_heads, for_many_steps, split_heads
 from .few_rows import StepWeights, linear
-from .kv_cache import Cache, store
+from .kv_cache import Cache
 from .packing import Packing, pack_or_flatten, unpack_or_keep
-
-LAYER_NORM_EPS = 1e-12
+from .projected_residual import LAYER_NORM_EPS, ProjectedResidual
+from .step_attention import attend_stored
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -25,15 +25,21 @@ class _DotProductAttention(nn.Module):
 
     @configurable
     def __init__(
-        self, *, hidden_size: int, num_attention_heads: int, attention_probs_dropout_prob: float
+        self,
+        *,
+        hidden_size: int,
+        num_attention_heads: int,
+        attention_probs_dropout_prob: float,
+        key_value_size: int | None = None,
     ) -> None:
         super().__init__()
         check_heads(hidden_size, num_attention_heads, type(self).__name__)
         self.num_attention_heads = num_attention_heads
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        source = hidden_size if key_value_size is None else key_value_size
         self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        self.key = nn.Linear(source, hidden_size)
+        self.value = nn.Linear(source, hidden_size)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -64,6 +70,7 @@ class BertSelfAttention(_DotProductAttention):
         hidden_size: Width D.
         num_attention_heads: Heads; D must be a multiple.
         attention_probs_dropout_prob: Dropout on the weights.
+        key_value_size: Width of what keys and values are made of, where it is not D.
     """
 
     def forward(
@@ -114,39 +121,11 @@ class BertSelfAttention(_DotProductAttention):
         Returns:
             (R, D).
         """
-        query, key, value = (
-            self.heads(linear(project, x, weights).unflatten(0, (images, -1)))
-            for project in (self.query, self.key, self.value)
+        projections = (self.query, self.key, self.value)
+        heads, dropout = self.num_attention_heads, self.dropout_now
+        return attend_stored(
+            projections, heads, x, mask, cache, layer, images, weights, dropout=dropout
         )
-        keys, values = store(cache, layer, key, value)
-        context, _ = attend(query, keys, values, mask, self.dropout_now)
-        return context.flatten(0, 1)
-
-
-class ProjectedResidual(nn.Module):
-    """``LN(dropout(W x) + residual)``, which ends every block.
-
-    Args:
-        inputs: Width of x.
-        hidden_size: Width D of the residual.
-        layer_norm_eps: Epsilon of the norm.
-        dropout: Dropout before the residual.
-    """
-
-    def __init__(
-        self, *, inputs: int, hidden_size: int, layer_norm_eps: float, dropout: float
-    ) -> None:
-        super().__init__()
-        self.dense = nn.Linear(inputs, hidden_size)
-        self.LayerNorm = nn.LayerNorm(hidden_size, eps=layer_norm_eps)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(
-        self, hidden_states: Tensor, input_tensor: Tensor, weights: StepWeights | None = None
-    ) -> Tensor:
-        """x (..., inputs) and the residual (..., D) -> (..., D)."""
-        x = linear(self.dense, hidden_states, weights)
-        return self.LayerNorm(self.dropout(x) + input_tensor)
 
 
 class BertSelfOutput(ProjectedResidual):
@@ -156,17 +135,24 @@ class BertSelfOutput(ProjectedResidual):
         hidden_size: Width D.
         layer_norm_eps: Epsilon of the norm.
         hidden_dropout_prob: Dropout before the residual.
+        drop_path_prob: Probability that the residual goes on alone.
     """
 
     @configurable
     def __init__(
-        self, *, hidden_size: int, layer_norm_eps: float, hidden_dropout_prob: float
+        self,
+        *,
+        hidden_size: int,
+        layer_norm_eps: float,
+        hidden_dropout_prob: float,
+        drop_path_prob: float = 0.0,
     ) -> None:
         super().__init__(
             inputs=hidden_size,
             hidden_size=hidden_size,
             layer_norm_eps=layer_norm_eps,
             dropout=hidden_dropout_prob,
+            drop_path_prob=drop_path_prob,
         )
 
     @classmethod
@@ -210,7 +196,7 @@ class BertAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         """As :meth:`BertSelfAttention.forward`."""
         context, weights = self.self(input_tensor, attention_mask, history_states, packing)
-        return self.output(context, input_tensor), weights
+        return self.output(context, input_tensor, packing=packing), weights
 
     def step(
         self,
@@ -224,6 +210,10 @@ class BertAttention(nn.Module):
         """As :meth:`BertSelfAttention.step`."""
         return self.output(self.self.step(x, mask, cache, layer, images, weights), x, weights)
 
+    def step_layers(self) -> list[nn.Linear]:
+        """The layers that every step runs through."""
+        return [self.self.query, self.self.key, self.self.value, self.output.dense]
+
 
 class BertXAttention(_DotProductAttention):
     """Cross-modal attention without its output projection: text asks, the image answers.
@@ -232,6 +222,7 @@ class BertXAttention(_DotProductAttention):
         hidden_size: Width D.
         num_attention_heads: Heads; D must be a multiple.
         attention_probs_dropout_prob: Dropout on the weights.
+        key_value_size: Width of the memory, where it is not D.
     """
 
     def project_memory(
@@ -334,4 +325,4 @@ class BertCrossAttention(nn.Module):
         context, attention = self.self.ask(
             query, memory, attention_mask, packing, need_weights, weights
         )
-        return self.output(context, query, weights), attention
+        return self.output(context, query, weights, packing), attention

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable
 
-from .bert_attention import LAYER_NORM_EPS
 from .create_act import get_activation
+from .projected_residual import LAYER_NORM_EPS
 
 
 class BertPredictionHeadTransform(nn.Module):

@@ -10,8 +10,9 @@ from .bert_attention import KeysValues
 from .dot_product import attend, check_heads, for_many_steps, split_heads
 from .few_rows import StepWeights, linear
 from .grouping import queries_per_image
-from .kv_cache import Cache, store
+from .kv_cache import Cache
 from .packing import Packing, pack_or_flatten, unpack_or_keep
+from .step_attention import attend_stored
 
 
 def xavier_linear(inputs: int, outputs: int) -> nn.Linear:
@@ -108,12 +109,9 @@ class MemoryAttention(nn.Module):
         Returns:
             (R, D), before the residual.
         """
-        query, key, value = (
-            self.heads(linear(fc, x, weights).unflatten(0, (images, -1)))
-            for fc in (self.fc_q, self.fc_k, self.fc_v)
-        )
-        context, _ = attend(query, *store(cache, layer, key, value), mask)
-        return linear(self.fc_o, context.flatten(0, 1), weights)
+        projections = (self.fc_q, self.fc_k, self.fc_v)
+        context = attend_stored(projections, self.num_heads, x, mask, cache, layer, images, weights)
+        return linear(self.fc_o, context, weights)
 
     def project_levels(
         self, levels: Tensor, visible: Tensor, packing: Packing | None = None

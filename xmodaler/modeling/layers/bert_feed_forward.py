@@ -1,0 +1,89 @@
+"""The feed-forward block of BERT (Devlin et al. 2019)."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from xmodaler.config import CfgNode, configurable
+
+from .create_act import get_activation
+from .few_rows import StepWeights, linear
+from .projected_residual import LAYER_NORM_EPS, ProjectedResidual
+
+
+class BertIntermediate(nn.Module):
+    """The first half of the feed-forward block: ``dropout(act(W x))``.
+
+    Args:
+        hidden_size: Width D.
+        hidden_act: Name of the activation.
+        intermediate_size: Inner width.
+        intermediate_drop: Dropout after the activation.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        hidden_act: str,
+        intermediate_size: int,
+        intermediate_drop: float,
+    ) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, intermediate_size)
+        self.activation = get_activation(hidden_act)
+        self.dropout = nn.Dropout(intermediate_drop)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        bert = cfg.MODEL.BERT
+        return {
+            "hidden_size": bert.HIDDEN_SIZE,
+            "hidden_act": bert.HIDDEN_ACT,
+            "intermediate_size": bert.INTERMEDIATE_SIZE,
+            "intermediate_drop": bert.INTERMEDIATE_DROP,
+        }
+
+    def forward(self, hidden_states: Tensor, weights: StepWeights | None = None) -> Tensor:
+        """(..., D) -> (..., inner width)."""
+        return self.dropout(self.activation(linear(self.dense, hidden_states, weights)))
+
+
+class BertOutput(ProjectedResidual):
+    """The second half of the feed-forward block, :class:`ProjectedResidual` from the inner width.
+
+    Args:
+        hidden_size: Width D.
+        intermediate_size: Inner width.
+        layer_norm_eps: Epsilon of the norm.
+        ffn_dropout_prob: Dropout before the residual.
+        drop_path_prob: Probability that the residual goes on alone.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        hidden_size: int,
+        intermediate_size: int,
+        layer_norm_eps: float,
+        ffn_dropout_prob: float,
+        drop_path_prob: float = 0.0,
+    ) -> None:
+        super().__init__(
+            inputs=intermediate_size,
+            hidden_size=hidden_size,
+            layer_norm_eps=layer_norm_eps,
+            dropout=ffn_dropout_prob,
+            drop_path_prob=drop_path_prob,
+        )
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        return {
+            "hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE,
+            "intermediate_size": cfg.MODEL.BERT.INTERMEDIATE_SIZE,
+            "layer_norm_eps": LAYER_NORM_EPS,
+            "ffn_dropout_prob": cfg.MODEL.BERT.FFN_DROPOUT_PROB,
+        }
