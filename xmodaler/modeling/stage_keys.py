@@ -6,6 +6,12 @@ ATT_PACKING = "_ATT_PACKING"
 G_PACKING = "_G_PACKING"
 """A Packing of the text positions, or absent when all are computed."""
 
+HEAD_POSITIONS = "_HEAD_POSITIONS"
+"""The HeadPositions of a batch, or absent when all states of the encoder are wanted."""
+
+SKIP_PADDING = "_SKIP_PADDING"
+"""True when nobody reads the states of hidden positions."""
+
 DECODER_CACHE = "_DECODER_CACHE"
 """Keys and values of the words generated so far, one store per image."""
 
@@ -33,5 +39,16 @@ SPARSE_GRADIENT = "_SPARSE_GRADIENT"
 RETURN_ATTENTION = "RETURN_ATTENTION"
 """Batch key: true when decoding has to return attention maps."""
 
-INTERNAL = (ATT_PACKING, G_PACKING, DECODER_CACHE, CAPTION_PLAN, ATTENTION_WEIGHTS)
+SCORES_ONLY = "SCORES_ONLY"
+"""Batch key: true when only what heads make of the states is wanted, not the states."""
+
+INTERNAL = (
+    ATT_PACKING,
+    G_PACKING,
+    HEAD_POSITIONS,
+    SKIP_PADDING,
+    DECODER_CACHE,
+    CAPTION_PLAN,
+    ATTENTION_WEIGHTS,
+)
 """Keys that do not leave the model."""

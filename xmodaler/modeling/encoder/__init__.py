@@ -9,6 +9,7 @@ from .gtransformer_encoder import GTransformerEncoder
 from .low_rank_bilinear_encoder import LowRankBilinearEncoder
 from .lstm_encoder import LSTMEncoder
 from .memory_augmented_encoder import MemoryAugmentedEncoder
+from .single_stream_bert_encoder import SingleStreamBertEncoder
 from .tag_encoder import TagEncoder
 from .tdconved_encoder import TDConvEDEncoder
 from .transformer_encoder import TransformerEncoder
@@ -24,6 +25,7 @@ __all__ = [
     "LSTMEncoder",
     "LowRankBilinearEncoder",
     "MemoryAugmentedEncoder",
+    "SingleStreamBertEncoder",
     "TDConvEDEncoder",
     "TagEncoder",
     "TransformerEncoder",

@@ -5,6 +5,9 @@ from .build import META_ARCH_REGISTRY, add_config, build_model, resolve_device
 from .ensemble import Ensemble
 from .rnn_att_enc_dec import RnnAttEncoderDecoder
 from .transformer_enc_dec import TransformerEncoderDecoder
+from .uniter_for_mm_understanding import UniterForMMUnderstanding
+from .uniter_pretrain import UniterPretrain
+from .uniter_retrieval import UniterRetrieval
 
 __all__ = [
     "META_ARCH_REGISTRY",
@@ -12,6 +15,9 @@ __all__ = [
     "Ensemble",
     "RnnAttEncoderDecoder",
     "TransformerEncoderDecoder",
+    "UniterForMMUnderstanding",
+    "UniterPretrain",
+    "UniterRetrieval",
     "add_config",
     "build_model",
     "resolve_device",

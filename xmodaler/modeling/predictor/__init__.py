@@ -1,6 +1,8 @@
 """Predictors: hidden states become logits."""
 
 from .base_predictor import BasePredictor
+from .bert_is_matched_predictor import BertIsMatchedPredictor
+from .bert_visual_feature_regression_head import BertVisualFeatureRegressionHead
 from .build import (
     PREDICTOR_REGISTRY,
     add_predictor_config,
@@ -8,10 +10,16 @@ from .build import (
     build_predictor_with_name,
     build_v_predictor,
 )
+from .single_stream_mm_predictor import SingleStreamMultiModalPredictor
+from .single_stream_mm_similarity import SingleStreamMultiModalSimilarity
 
 __all__ = [
     "PREDICTOR_REGISTRY",
     "BasePredictor",
+    "BertIsMatchedPredictor",
+    "BertVisualFeatureRegressionHead",
+    "SingleStreamMultiModalPredictor",
+    "SingleStreamMultiModalSimilarity",
     "add_predictor_config",
     "build_predictor",
     "build_predictor_with_name",

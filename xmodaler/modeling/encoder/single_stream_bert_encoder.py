@@ -1,0 +1,107 @@
+"""One Transformer over words and regions together."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmodaler.config import CfgNode, configurable, kfg
+
+from ..layers.bert import BertLayer
+from ..layers.grouping import repeat_rows
+from ..layers.head_positions import HeadPositions
+from ..layers.packing import Packing, pack_or_flatten, unpack_or_keep, worth_packing
+from ..stage_keys import HEAD_POSITIONS, SKIP_PADDING
+from .build import ENCODER_REGISTRY
+from .transformer_encoder import check_widths, visual_width_keys
+
+
+@ENCODER_REGISTRY.register()
+class SingleStreamBertEncoder(nn.Module):
+    """A stack of BERT layers over ``[words ; regions]`` (Chen et al., ECCV 2020, section 3.1).
+
+    The regions of a picture stand behind the words of each of its G texts; they are embedded once
+    per picture and repeated only here.
+
+    Args:
+        num_hidden_layers: Number of layers.
+        bert_layers: The layers.
+    """
+
+    accepts_packing = True
+
+    selects_positions = True
+    """With HEAD_POSITIONS in the batch only those states are returned."""
+
+    @configurable
+    def __init__(self, *, num_hidden_layers: int, bert_layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.num_hidden_layers = num_hidden_layers
+        self.layers = bert_layers
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        widths = {"MODEL.TOKEN_EMBED.DIM": cfg.MODEL.TOKEN_EMBED.DIM, **visual_width_keys(cfg)}
+        check_widths(cfg, widths, cls.__name__)
+        count = cfg.MODEL.BERT.NUM_HIDDEN_LAYERS
+        layers = nn.ModuleList(BertLayer(cfg) for _ in range(count))
+        return {"num_hidden_layers": count, "bert_layers": layers}
+
+    @classmethod
+    def add_config(cls, cfg: CfgNode) -> None:
+        """Creates no keys."""
+
+    def forward(self, batched_inputs: dict[str, Any], mode: str | None = None) -> dict[str, Tensor]:
+        """Encode pairs of texts and pictures, in mode ``t``; mode ``v`` has nothing to do.
+
+        Args:
+            batched_inputs: U_TOKEN_EMBED (R, T, D), ATT_FEATS (B, N, D), and their additive masks
+                EXT_U_TOKENS_MASKS (R, 1, 1, T) and EXT_ATT_MASKS (B, 1, 1, N). With SKIP_PADDING,
+                hidden positions are left out where that pays and come out as zeros.
+            mode: ``v``, ``t``, or None for all.
+
+        Returns:
+            U_HIDDEN_STATES (R, T, D) and ATT_FEATS (R, N, D); with HEAD_POSITIONS the rows of
+            those positions, (k, D) and (m, D).
+        """
+        if mode is not None and "t" not in mode:
+            return {}
+        words = batched_inputs[kfg.U_TOKEN_EMBED]
+        rows, length = words.shape[:2]
+        regions = repeat_rows(batched_inputs[kfg.ATT_FEATS], rows)
+        over_regions = repeat_rows(batched_inputs[kfg.EXT_ATT_MASKS], rows)
+        mask = torch.cat([batched_inputs[kfg.EXT_U_TOKENS_MASKS], over_regions], dim=-1)
+        skip = batched_inputs.get(SKIP_PADDING, False)
+        packing = worth_packing(mask[:, 0, 0] == 0) if skip else None
+        x = pack_or_flatten(torch.cat([words, regions.to(words.dtype)], dim=1), packing)
+        positions = batched_inputs.get(HEAD_POSITIONS)
+        if positions is not None:
+            return self._selected(x, mask, packing, positions, (length, regions.shape[1]))
+        for layer in self.layers:
+            x, _ = layer(x, mask, packing=packing)
+        x = unpack_or_keep(x, packing)
+        return {kfg.U_HIDDEN_STATES: x[:, :length], kfg.ATT_FEATS: x[:, length:]}
+
+    def _selected(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        packing: Packing | None,
+        positions: HeadPositions,
+        lengths: tuple[int, int],
+    ) -> dict[str, Tensor]:
+        """The last layer's states at some positions.
+
+        Args:
+            x: (R, T + N, D), or (count, D) with ``packing``.
+            mask: (R, 1, 1, T + N) additive.
+            packing: Which positions are real.
+            positions: Which states to return.
+            lengths: T and N.
+        """
+        for layer in self.layers:
+            x, _ = layer(x, mask, packing=packing)
+        index = positions.in_joint_rows(*lengths)
+        selected = unpack_or_keep(x, packing).flatten(0, 1).index_select(0, index)
+        count = 0 if positions.words is None else len(positions.words)
+        return {kfg.U_HIDDEN_STATES: selected[:count], kfg.ATT_FEATS: selected[count:]}
