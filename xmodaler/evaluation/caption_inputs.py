@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from xmodaler.evaluation.coco_evaler import canonical_id
+from xmodaler.evaluation.result_files import canonical_id
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 

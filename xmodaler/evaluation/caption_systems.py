@@ -9,7 +9,7 @@ from typing import Any
 
 from xmodaler.evaluation.caption_inputs import CaptionSets, read_caption_sets
 from xmodaler.evaluation.caption_metrics import checked_ids
-from xmodaler.evaluation.coco_evaler import canonical_id
+from xmodaler.evaluation.result_files import canonical_id
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 

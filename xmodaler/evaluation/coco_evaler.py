@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -11,10 +10,16 @@ from typing import Any
 
 from xmodaler.evaluation.build import EVALUATION_REGISTRY
 from xmodaler.evaluation.caption_metrics import ALL_METRICS, score_with_reasons
+from xmodaler.evaluation.result_files import (
+    canonical_id,
+    results_by_id,
+    unknown_ids,
+    write_results,
+)
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
-__all__ = ["COCOEvaler", "canonical_id"]
+__all__ = ["COCOEvaler"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +91,7 @@ class COCOEvaler:
         Raises:
             UserError: If a result is malformed, an id comes twice or has no references.
         """
-        if self.output_dir:
-            self._write(results, epoch)
+        write_results(self.output_dir, f"{self.result_prefix}{epoch}.json", list(results))
         hypotheses = self._hypotheses(results)
         references = {key: self.references[key] for key in self.references if key in hypotheses}
         corpus, self.per_image, self.unavailable = score_with_reasons(
@@ -101,40 +105,11 @@ class COCOEvaler:
                 print(f"{name}: not computed, {reason}")
         return corpus
 
-    def _write(self, results: Sequence[Mapping[str, Any]], epoch: int) -> None:
-        from xmodaler.utils.atomic import atomic_write
-
-        path = os.path.join(self.output_dir, "results", f"{self.result_prefix}{epoch}.json")
-        with atomic_write(path, "w") as file:
-            json.dump(list(results), file, ensure_ascii=False)
-
     def _hypotheses(self, results: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-        hypotheses: dict[str, str] = {}
-        unknown: list[str] = []
-        for index, result in enumerate(results):
-            if self.id_key not in result or self.value_key not in result:
-                raise UserError(
-                    f"result {index} has the keys {sorted(result)}, but INFERENCE.ID_KEY "
-                    f"'{self.id_key}' and INFERENCE.VALUE '{self.value_key}' are needed"
-                )
-            key = canonical_id(result[self.id_key])
-            if key in hypotheses:
-                raise UserError(f"image {key} has more than one result; each is scored once")
-            hypotheses[key] = result[self.value_key]
-            if key not in self.references:
-                unknown.append(key)
-        if unknown:
-            raise UserError(
-                f"{len(unknown)} of {len(hypotheses)} results belong to images that are not in "
-                f"'{self.annfile}', the first of them {unknown[0]}"
-            )
+        hypotheses = results_by_id(results, self.id_key, self.value_key, "image")
+        if problem := unknown_ids(hypotheses, self.references, "image", self.annfile):
+            raise UserError(problem)
         for key in [key for key in hypotheses if not self.references[key]]:
             logger.warning("image %s has no reference in '%s': not scored", key, self.annfile)
             del hypotheses[key]
         return hypotheses
-
-
-def canonical_id(key: Any) -> str:
-    """The id under which results and references meet: 7, "7" and "007" are the same image."""
-    text = str(key)
-    return str(int(text)) if text.isdecimal() else text

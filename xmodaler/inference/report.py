@@ -11,9 +11,9 @@ from xmodaler.config import CfgNode, kfg
 from xmodaler.datasets.annotations import read_captions
 from xmodaler.datasets.bad_samples import SampleError
 from xmodaler.datasets.build import build_dataset_mapper
-from xmodaler.evaluation.coco_evaler import canonical_id
 from xmodaler.evaluation.java_metrics import JAVA_METRICS, why_unavailable
 from xmodaler.evaluation.report import Curve, read_curves, write_report
+from xmodaler.evaluation.result_files import canonical_id
 from xmodaler.inference.captioner import Captioner
 from xmodaler.inference.loading import load
 from xmodaler.scorer import CiderD
