@@ -8,7 +8,24 @@ from xmodaler.config import get_cfg
 from xmodaler.tokenization import BertTokenizer, LazyTokenizer, build_tokenizer
 from xmodaler.utils.errors import UserError
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a dog run ##ning ##s , 's cafe 犬 Dog don".split()
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "dog",
+    "run",
+    "##ning",
+    "##s",
+    ",",
+    "'s",
+    "cafe",
+    "犬",
+    "Dog",
+    "don",
+]
 
 
 @pytest.fixture

@@ -51,42 +51,40 @@ def decode_sequence_bert(tokenizer: Any, seq: Tensor | np.ndarray, sep_token_id:
 
 
 def random_word(
-    tokens: list[str], tokenizer: Any, must_mask: bool = False
-) -> tuple[list[str], list[int]]:
+    tokens: list[int], tokenizer: Any, must_mask: bool = False
+) -> tuple[list[int], list[int]]:
     """Hide words for masked language modelling (Devlin et al., 2019, section 3.1).
 
     Each token is chosen with probability 0.15; of the chosen, 80 % become ``[MASK]``, 10 % a
-    random token, 10 % stay.
+    token drawn from the whole vocabulary, 10 % stay.
 
     Args:
-        tokens: Word pieces, changed in place.
-        tokenizer: Offers ``vocab`` (token -> id).
+        tokens: Ids of word pieces without special tokens, changed in place.
+        tokenizer: Offers ``mask_token``, ``convert_tokens_to_ids`` and ``len``.
         must_mask: Whether one token is hidden even if chance chose none.
 
     Returns:
-        The tokens and the labels: the original id of chosen tokens, -1 elsewhere.
+        The ids and the labels: the original id of chosen tokens, -1 elsewhere.
     """
+    mask_id = tokenizer.convert_tokens_to_ids(tokenizer.mask_token)
     labels = []
     for index, token in enumerate(tokens):
         draw = random.random()
         if draw >= _WORD_MASK_PROBABILITY:
             labels.append(-1)
             continue
+        # The draw that chose the token, stretched back to [0, 1), also says what becomes of it.
         share = draw / _WORD_MASK_PROBABILITY
         if share < 0.8:
-            tokens[index] = "[MASK]"
+            tokens[index] = mask_id
         elif share < 0.9:
-            tokens[index] = random.choice(list(tokenizer.vocab))
-        labels.append(_token_id(token, tokenizer))
+            tokens[index] = int(np.random.randint(len(tokenizer)))
+        labels.append(token)
     if must_mask and tokens and all(label == -1 for label in labels):
-        index = random.randrange(len(tokens))
-        labels[index] = _token_id(tokens[index], tokenizer)
-        tokens[index] = "[MASK]"
+        index = int(np.random.randint(len(tokens)))
+        labels[index] = tokens[index]
+        tokens[index] = mask_id
     return tokens, labels
-
-
-def _token_id(token: str, tokenizer: Any) -> int:
-    return tokenizer.vocab.get(token, tokenizer.vocab["[UNK]"])
 
 
 def caption_to_mask_tokens(
@@ -112,12 +110,12 @@ def caption_to_mask_tokens(
         where nothing is predicted; then, as asked for, the next-token targets (the ids before
         hiding, shifted by one, last -1) and the ids before hiding.
     """
-    tokens = tokenizer.tokenize(caption.strip())[: max_seq_length - 2]
-    whole = ["[CLS]", *tokens, "[SEP]"]
-    whole_ids = np.array(tokenizer.convert_tokens_to_ids(whole), dtype=np.int64)
-    masked, labels = random_word(list(tokens), tokenizer, must_mask)
-    masked_ids = tokenizer.convert_tokens_to_ids(["[CLS]", *masked, "[SEP]"])
-    results = [np.array(masked_ids, dtype=np.int64), np.array([-1, *labels, -1], dtype=np.int64)]
+    ids = tokenizer.encode(caption.strip())[: max_seq_length - 2]
+    single = tokenizer.add_special_tokens_single_sentence
+    whole_ids = np.array(single(ids), dtype=np.int64)
+    masked, labels = random_word(list(ids), tokenizer, must_mask)
+    masked_ids = np.array(single(masked), dtype=np.int64)
+    results = [masked_ids, np.array([-1, *labels, -1], dtype=np.int64)]
     if need_g_tokens:
         results.append(np.append(whole_ids[1:], -1))
     if need_no_mask_tokens:
