@@ -38,6 +38,7 @@ def read_requirements() -> list[str]:
 TEST = ["pytest>=8.0", "pytest-xdist>=3.5", "hypothesis>=6.100", "ruff>=0.6"]
 DOCS = ["sphinx>=7.2", "myst-parser>=3.0"]
 VIDEO = ["av>=12.0"]
+ANN = ["faiss-cpu>=1.8"]
 
 setup(
     name="xmodaler",
@@ -51,5 +52,11 @@ setup(
     package_data={"xmodaler": ["py.typed", "evaluation/templates/*"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=read_requirements(),
-    extras_require={"test": TEST, "docs": DOCS, "video": VIDEO, "dev": TEST + DOCS + VIDEO},
+    extras_require={
+        "test": TEST,
+        "docs": DOCS,
+        "video": VIDEO,
+        "ann": ANN,
+        "dev": TEST + DOCS + VIDEO,
+    },
 )
