@@ -83,14 +83,16 @@ class ModelTask:
     def inputs(self, name: str = "inputs") -> dict[str, Any]:
         """The batch of ``<name>.safetensors`` with its IDS, as the reference collated it."""
         batch: dict[str, Any] = load_file(str(self.folder / f"{name}.safetensors"))
-        if name in self.meta["ids"]:
+        if self.meta["ids"].get(name) is not None:
             batch[kfg.IDS] = list(self.meta["ids"][name])
         return batch
 
     def once_per_image(self, name: str = "inputs") -> dict[str, Any]:
         """The batch with visual tensors once per image where rows share one."""
         batch = self.inputs(name)
-        ids = batch[kfg.IDS]
+        ids = batch.get(kfg.IDS)
+        if ids is None:
+            return batch
         groups = len(ids) // len(dict.fromkeys(ids))
         if groups < 2 or ids[:groups] != ids[:1] * groups:
             return batch

@@ -99,9 +99,11 @@ class SingleStreamBertEncoder(nn.Module):
             positions: Which states to return.
             lengths: T and N.
         """
-        for layer in self.layers:
+        *first, last = self.layers
+        for layer in first:
             x, _ = layer(x, mask, packing=packing)
-        index = positions.in_joint_rows(*lengths)
-        selected = unpack_or_keep(x, packing).flatten(0, 1).index_select(0, index)
+        asking = Packing(positions.in_joint_rows(*lengths), mask.shape[0], sum(lengths))
+        selected = asking.pack(unpack_or_keep(x, packing))
+        selected, _ = last(selected, mask, x, packing, asking)
         count = 0 if positions.words is None else len(positions.words)
         return {kfg.U_HIDDEN_STATES: selected[:count], kfg.ATT_FEATS: selected[count:]}

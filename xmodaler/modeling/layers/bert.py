@@ -79,9 +79,13 @@ class BertLayer(nn.Module):
         attention_mask: Tensor | None = None,
         history_states: Tensor | None = None,
         packing: Packing | None = None,
+        query_packing: Packing | None = None,
     ) -> tuple[Tensor, None]:
         """As :meth:`BertSelfAttention.forward`."""
-        x, weights = self.attention(hidden_states, attention_mask, history_states, packing)
+        x, weights = self.attention(
+            hidden_states, attention_mask, history_states, packing, query_packing
+        )
+        packing = packing if query_packing is None else query_packing
         return self.output(self.intermediate(x), x, packing=packing), weights
 
     def step(
@@ -144,22 +148,25 @@ class BertGenerationLayer(nn.Module):
         v_attention_mask: Tensor | None = None,
         t_history_states: Tensor | None = None,
         packing: Packing | None = None,
+        v_packing: Packing | None = None,
     ) -> Tensor:
         """All positions at once.
 
         Args:
             lang_feats: (B * G, T, D), or (count, D) with ``packing``.
-            v_feats: (B, N, D), or the keys and values that ``x_att.self.project_memory`` made.
+            v_feats: (B, N, D), or (n, D) with ``v_packing``, or the keys and values that
+                ``x_att.self.project_memory`` made.
             lang_attention_mask: Additive, broadcastable to (B * G, heads, T, T).
             v_attention_mask: Additive (B, 1, 1, N).
             t_history_states: (B * G, S, D), where the keys of the self-attention come from.
             packing: Which text positions are real.
+            v_packing: Which regions are real.
 
         Returns:
             Shaped like ``lang_feats``.
         """
         if isinstance(v_feats, Tensor):
-            v_feats = self.x_att.self.project_memory(v_feats, v_feats)
+            v_feats = self.x_att.self.project_memory(v_feats, v_feats, v_packing)
         x, _ = self.self_attn(lang_feats, lang_attention_mask, t_history_states, packing)
         x, _ = self.x_att.ask(x, v_feats, v_attention_mask, packing)
         return self.output(self.intermediate(x), x, packing=packing)

@@ -79,6 +79,7 @@ class BertSelfAttention(_DotProductAttention):
         attention_mask: Tensor | None = None,
         history_states: Tensor | None = None,
         packing: Packing | None = None,
+        query_packing: Packing | None = None,
     ) -> tuple[Tensor, None]:
         """Attend within each row.
 
@@ -87,17 +88,19 @@ class BertSelfAttention(_DotProductAttention):
             attention_mask: Additive, broadcastable to (B, heads, T, S).
             history_states: (B, S, D), where keys and values come from; default the queries' own.
             packing: Which positions of the padded rows are real.
+            query_packing: Which positions ask, where these are not those of ``packing``;
+                ``hidden_states`` then are (their count, D), beside ``history_states``.
 
         Returns:
             The context, shaped like ``hidden_states``, and None (weights are not kept).
         """
         source = hidden_states if history_states is None else history_states
-        query, key, value = (
-            self.heads(unpack_or_keep(projected, packing))
-            for projected in (self.query(hidden_states), self.key(source), self.value(source))
-        )
+        asking = packing if query_packing is None else query_packing
+        query = self.heads(unpack_or_keep(self.query(hidden_states), asking))
+        key = self.heads(unpack_or_keep(self.key(source), packing))
+        value = self.heads(unpack_or_keep(self.value(source), packing))
         context, _ = attend(query, key, value, attention_mask, self.dropout_now)
-        return pack_or_flatten(context, packing), None
+        return pack_or_flatten(context, asking), None
 
     def step(
         self,
@@ -193,9 +196,13 @@ class BertAttention(nn.Module):
         attention_mask: Tensor | None = None,
         history_states: Tensor | None = None,
         packing: Packing | None = None,
+        query_packing: Packing | None = None,
     ) -> tuple[Tensor, None]:
         """As :meth:`BertSelfAttention.forward`."""
-        context, weights = self.self(input_tensor, attention_mask, history_states, packing)
+        context, weights = self.self(
+            input_tensor, attention_mask, history_states, packing, query_packing
+        )
+        packing = packing if query_packing is None else query_packing
         return self.output(context, input_tensor, packing=packing), weights
 
     def step(
