@@ -13,11 +13,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image-size", type=int, default=64, help="64 to 96 pixels")
     parser.add_argument("--videos", type=int, default=0, help="videos in all three splits")
+    parser.add_argument(
+        "--no-understanding",
+        action="store_true",
+        help="leave out questions, choices, searches and pairs (understanding/)",
+    )
     args = parser.parse_args(argv)
 
     from xmodaler.datasets.synthetic import make_shapes
 
-    sizes = make_shapes(args.out, args.size, args.seed, args.image_size, args.videos, progress=True)
+    sizes = make_shapes(
+        args.out,
+        args.size,
+        args.seed,
+        args.image_size,
+        args.videos,
+        progress=True,
+        understanding=not args.no_understanding,
+    )
     print(f"{args.out}: " + ", ".join(f"{count} {split}" for split, count in sizes.items()))
     return 0
 

@@ -17,7 +17,7 @@ def generate(folder: Path, size: int, seed: int) -> None:
     from xmodaler.datasets.synthetic import is_made_with, make_shapes
 
     if not is_made_with(str(folder), size=size, seed=seed):
-        make_shapes(str(folder), size=size, seed=seed, progress=True)
+        make_shapes(str(folder), size=size, seed=seed, progress=True, understanding=False)
 
 
 def train_and_test(output: Path, data: Path, overrides: list[str]) -> dict[str, float]:

@@ -3,12 +3,14 @@
 from .captions import oracle_caption, sample_captions
 from .sampling import sample_scene
 from .scene import Ground, Scene, Shape
+from .understanding import add_understanding
 from .writer import is_made_with, make_shapes
 
 __all__ = [
     "Ground",
     "Scene",
     "Shape",
+    "add_understanding",
     "is_made_with",
     "make_shapes",
     "oracle_caption",

@@ -20,6 +20,10 @@ STREAMS: tuple[str, ...] = (
     "motion",
     "video_captions",
     "semantics",
+    "questions",
+    "choices",
+    "twins",
+    "twin_pictures",
 )
 
 

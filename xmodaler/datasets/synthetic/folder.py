@@ -16,13 +16,19 @@ from xmodaler.utils.errors import UserError
 MARKER = "shapes.json"
 
 _SPLIT = f"({'|'.join(SPLITS)})"
-_FOLDERS = re.compile(rf"(video_)?features|cosnet|(images|videos)(/{_SPLIT})?")
+_FOLDERS = re.compile(
+    rf"(video_)?features|cosnet|(images|videos)(/{_SPLIT})?|understanding(/(vqa|vcr))?"
+    r"|understanding/flickr30k(/(images|features))?|understanding/conceptual(/features(_val)?)?"
+)
 _FILES = re.compile(
     rf"(images|videos)/{_SPLIT}/\d{{7}}\.png|features/\d{{7}}\.npz"
     rf"|video_features/\d{{7}}\.npy|(video_)?scenes_{_SPLIT}\.jsonl"
     rf"|(captions|instances|video_captions|(mscoco|msvd)_caption_anno)_{_SPLIT}\.json"
     rf"|cosnet/mscoco_caption_anno_clipfilter_fast_{_SPLIT}\.json"
     r"|(relations|attributes|global_features)\.npz|(relations|attributes|vocabulary)\.txt"
+    rf"|understanding/(vocab.txt|vqa/[\w.]+\.json|vcr/{_SPLIT}\.jsonl)"
+    r"|understanding/flickr30k/(\w+\.jsonline|images/\d{7}\.png|features/\d{7}\.npz)"
+    r"|understanding/conceptual/([\w.-]+\.(tsv|txt)|features(_val)?/\d+\.npz)"
     rf"|{re.escape(MARKER)}"
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xmodaler.datasets.synthetic.chance import RandomChooser, generator
@@ -143,9 +144,31 @@ def _place(
             return None
     for other in others:
         dx, dy = abs(x - other.x), abs(y - other.y)
-        if math.hypot(dx, dy) < radius + other.radius + RIM_GAP:
+        if _touch(dx, dy, radius + other.radius):
             return None
         # People do not say "left of" or "above" along a diagonal, so pairs of shapes avoid it.
         if len(others) == 1 and number == 1 and 0.75 < dx / max(dy, 1e-9) < 1.33:
             return None
     return Shape(group.kind, group.colour, group.size, x, y, radius, angle)
+
+
+def _touch(dx: float, dy: float, radii: float) -> bool:
+    return math.hypot(dx, dy) < radii + RIM_GAP
+
+
+def fits(shapes: Sequence[Shape]) -> bool:
+    """Whether shapes lie in the picture and apart from each other, or in the hole of a ring."""
+    scene = Scene(tuple(shapes), Ground("", ""))
+    for one, shape in enumerate(shapes):
+        edge = shape.radius + RIM_GAP
+        if not all(edge <= centre <= 1 - edge for centre in (shape.x, shape.y)):
+            return False
+        for other in range(one):
+            far = not _touch(
+                shape.x - shapes[other].x,
+                shape.y - shapes[other].y,
+                shape.radius + shapes[other].radius,
+            )
+            if not (far or scene.holds("inside", one, other) or scene.holds("around", one, other)):
+                return False
+    return True

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from xmodaler.datasets.synthetic.captions import oracle_caption, sample_captions
 from xmodaler.datasets.synthetic.chance import generator
 from xmodaler.datasets.synthetic.concepts import KINDS, RELATIONS, SPLITS
 from xmodaler.datasets.synthetic.features import ATTRIBUTES, attribute_scores, region_features
+from xmodaler.datasets.synthetic.files import npy_bytes, write_json, write_npz, write_text
 from xmodaler.datasets.synthetic.folder import MARKER, replaced_folder
 from xmodaler.datasets.synthetic.language import ENGLISH
 from xmodaler.datasets.synthetic.motions import motions_to_json, sample_motions
@@ -23,6 +21,7 @@ from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.sampling import sample_scene
 from xmodaler.datasets.synthetic.scene import Scene, dump_line
 from xmodaler.datasets.synthetic.semantics import write_semantics
+from xmodaler.datasets.synthetic.understanding import UNDERSTANDING, write_understanding
 from xmodaler.datasets.synthetic.video import (
     FRAME_MILLISECONDS,
     encode_video,
@@ -31,7 +30,6 @@ from xmodaler.datasets.synthetic.video import (
     sample_video_captions,
 )
 from xmodaler.datasets.synthetic.video_features import frame_features
-from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
 
 SIDES = (64, 96)
@@ -39,7 +37,6 @@ FIRST_ID = {"train": 1_000_000, "val": 2_000_000, "test": 3_000_000}
 FIRST_VIDEO = 500_000  # added to the ids (and numbers of scenes) of videos
 SIZES = (10, FIRST_VIDEO)  # a split of more pictures would reach the ids of the videos
 ARRAY_LENGTH = 20
-_ZIP_TIME = (2000, 1, 1, 0, 0, 0)
 
 
 def split_sizes(size: int) -> dict[str, int]:
@@ -55,6 +52,7 @@ def make_shapes(
     image_size: int = 64,
     videos: int = 0,
     progress: bool = False,
+    understanding: bool = True,
 ) -> dict[str, int]:
     """Generate a data set; the same arguments give the same bytes.
 
@@ -66,6 +64,8 @@ def make_shapes(
         image_size: Side of the pictures in pixels, 64 to 96.
         videos: Videos in all splits together.
         progress: Show a progress bar.
+        understanding: Also write questions, choices, searches and pairs, which
+            :func:`~xmodaler.datasets.synthetic.add_understanding` can do later.
 
     Returns:
         Number of pictures by split.
@@ -83,7 +83,9 @@ def make_shapes(
                 _write_videos(folder, split, count, seed, image_size, progress)
         _write_vocabulary(folder, with_videos=bool(videos))
         write_semantics(folder, seed)
-        _write_json(folder / MARKER, {"generator": "shapes", **arguments})
+        if understanding:
+            write_understanding(folder, folder / UNDERSTANDING, seed, image_size)
+        write_json(folder / MARKER, {"generator": "shapes", **arguments})
     return split_sizes(size)
 
 
@@ -113,11 +115,11 @@ def _write_pictures(folder: Path, size: int, seed: int, side: int, progress: boo
     arrays: dict[str, dict[str, np.ndarray]] = {"relations": {}, "attributes": {}, "global": {}}
     for split, count in split_sizes(size).items():
         _write_split(folder, split, count, seed, side, arrays, progress)
-    _write_npz(folder / "relations.npz", arrays["relations"])
-    _write_npz(folder / "attributes.npz", arrays["attributes"])
-    _write_npz(folder / "global_features.npz", arrays["global"])
-    _write_text(folder / "attributes.txt", "".join(f"{word}\n" for word in ATTRIBUTES))
-    _write_text(folder / "relations.txt", "".join(f"{word}\n" for word in RELATIONS))
+    write_npz(folder / "relations.npz", arrays["relations"])
+    write_npz(folder / "attributes.npz", arrays["attributes"])
+    write_npz(folder / "global_features.npz", arrays["global"])
+    write_text(folder / "attributes.txt", "".join(f"{word}\n" for word in ATTRIBUTES))
+    write_text(folder / "relations.txt", "".join(f"{word}\n" for word in RELATIONS))
 
 
 def _write_split(
@@ -145,21 +147,21 @@ def _write_split(
         scenes.append({"image_id": image_id, "oracle": oracle_caption(scene), **scene.to_json()})
         rng = generator(seed, split, index, "features")
         regions = region_features(scene, side, rng)
-        _write_npz(folder / "features" / f"{image_id}.npz", regions)
+        write_npz(folder / "features" / f"{image_id}.npz", regions)
         arrays["relations"][str(image_id)] = scene.relation_labels()
         arrays["attributes"][str(image_id)] = attribute_scores(scene, rng)
         arrays["global"][str(image_id)] = regions["features"].mean(0)
     info = {"description": f"shapes, {split} split, seed {seed}"}
-    _write_json(
+    write_json(
         folder / f"captions_{split}.json",
         {"info": info, "licenses": [], "images": images, "annotations": captions},
     )
     categories = [{"id": k, "name": kind} for k, kind in enumerate(KINDS, start=1)]
-    _write_json(
+    write_json(
         folder / f"instances_{split}.json",
         {"info": info, "images": images, "annotations": instances, "categories": categories},
     )
-    _write_text(folder / f"scenes_{split}.jsonl", "".join(dump_line(s) + "\n" for s in scenes))
+    write_text(folder / f"scenes_{split}.jsonl", "".join(dump_line(s) + "\n" for s in scenes))
 
 
 def _image_record(image_id: int, name: str, side: int) -> dict[str, Any]:
@@ -197,7 +199,7 @@ def _write_videos(
         (folder / "videos" / name).write_bytes(encode_video(frames))
         rng = generator(seed, split, FIRST_VIDEO + index, "features")
         features = frame_features(scene, motions, len(frames), rng)
-        (folder / "video_features" / f"{video_id}.npy").write_bytes(_npy(features))
+        (folder / "video_features" / f"{video_id}.npy").write_bytes(npy_bytes(features))
         truth = {**scene.to_json(), "motions": motions_to_json(motions)}
         oracle = oracle_video_caption(scene, motions)
         scenes.append({"image_id": video_id, "oracle": oracle, **truth})
@@ -207,12 +209,12 @@ def _write_videos(
             sample_video_captions(scene, motions, seed, split, index)
         ):
             captions.append({"id": video_id * 10 + number, "image_id": video_id, "caption": text})
-    _write_json(
+    write_json(
         folder / f"video_captions_{split}.json",
         {"info": {}, "licenses": [], "images": videos, "annotations": captions},
     )
     lines = "".join(dump_line(scene) + "\n" for scene in scenes)
-    _write_text(folder / f"video_scenes_{split}.jsonl", lines)
+    write_text(folder / f"video_scenes_{split}.jsonl", lines)
 
 
 def _write_vocabulary(folder: Path, with_videos: bool) -> None:
@@ -241,27 +243,3 @@ def _counted(count: int, what: str, progress: bool) -> Iterator[int]:
     from tqdm import tqdm
 
     return iter(tqdm(range(count), desc=what, unit="", leave=False))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(content, ensure_ascii=False))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with atomic_write(os.fspath(path)) as file:
-        file.write(text.encode("utf-8"))
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """As ``numpy.savez``, but without the time of day in the file."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME), _npy(array))
-    path.write_bytes(buffer.getvalue())
-
-
-def _npy(array: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
-    return content.getvalue()

@@ -1,0 +1,172 @@
+"""What models of understanding learn from and are asked, beside the pictures of a data set."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmodaler.datasets.synthetic.chance import generator
+from xmodaler.datasets.synthetic.choices import write_vcr
+from xmodaler.datasets.synthetic.concepts import SPLITS
+from xmodaler.datasets.synthetic.features import region_features
+from xmodaler.datasets.synthetic.files import write_npz, write_text
+from xmodaler.datasets.synthetic.render import encode_png, render
+from xmodaler.datasets.synthetic.scene import Scene
+from xmodaler.datasets.synthetic.twins import Twin, sample_family
+from xmodaler.datasets.synthetic.vqa import write_answers, write_vqa
+from xmodaler.datasets.synthetic.wordpieces import word_pieces
+from xmodaler.utils.errors import UserError
+
+UNDERSTANDING = "understanding"
+FIRST_TWIN = 900_000  # added to the ids of pictures
+_RETRIEVAL_SPLITS = {"train": "train", "val": "val_set0", "test": "test_set0"}
+_PAIRS = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The pictures of one split as they were written."""
+
+    name: str
+    image_ids: list[int]
+    scenes: list[Scene]
+    captions: list[list[str]]
+
+
+def add_understanding(folder: str | os.PathLike[str]) -> bool:
+    """Write ``understanding/`` into a data set, unless it has one.
+
+    Args:
+        folder: From :func:`~xmodaler.datasets.synthetic.make_shapes`.
+
+    Returns:
+        Whether it was missing.
+
+    Raises:
+        UserError: ``folder`` is no complete data set or cannot be written.
+    """
+    folder = Path(folder)
+    if (folder / UNDERSTANDING).is_dir():
+        return False
+    try:
+        made = json.loads((folder / "shapes.json").read_text(encoding="utf-8"))
+        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
+        try:
+            write_understanding(folder, partial / UNDERSTANDING, made["seed"], made["image_size"])
+            (partial / UNDERSTANDING).rename(folder / UNDERSTANDING)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"'{folder}' gets no questions and choices ({error}); it must be a writable data set "
+            "that tools/make_shapes.py made"
+        ) from error
+    return True
+
+
+def write_understanding(folder: Path, out: Path, seed: int, side: int) -> None:
+    """Write questions, choices, searches, pairs and the vocabulary of all of them.
+
+    Args:
+        folder: A data set with its scenes, captions, pictures and features.
+        out: Folder to make.
+        seed: Of the data set.
+        side: Side of its pictures in pixels.
+    """
+    for name in ("vqa", "vcr", "flickr30k", "conceptual"):
+        (out / name).mkdir(parents=True)
+    write_text(out / "vocab.txt", "".join(f"{piece}\n" for piece in word_pieces()))
+    write_answers(out / "vqa")
+    for split in SPLITS:
+        read = _read_split(folder, split)
+        write_vqa(out / "vqa", read.scenes, read.image_ids, seed, split)
+        write_vcr(out / "vcr", read.scenes, read.image_ids, seed, split)
+        _write_retrieval(folder, out / "flickr30k", read, seed, side)
+        if split in _PAIRS:
+            _write_pairs(folder, out / "conceptual", read)
+
+
+def _read_split(folder: Path, split: str) -> _Split:
+    lines = (folder / f"scenes_{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    annotations = json.loads((folder / f"captions_{split}.json").read_text(encoding="utf-8"))
+    captions: dict[int, list[str]] = {record["image_id"]: [] for record in records}
+    for annotation in annotations["annotations"]:
+        captions[annotation["image_id"]].append(annotation["caption"])
+    return _Split(
+        split, list(captions), [Scene.from_json(r) for r in records], list(captions.values())
+    )
+
+
+def _write_retrieval(folder: Path, out: Path, split: _Split, seed: int, side: int) -> None:
+    """Training pictures with their captions, but families of twins to search in."""
+    for name in ("images", "features"):
+        (out / name).mkdir(exist_ok=True)
+    records = []
+    if split.name == "train":
+        for image_id, captions in zip(split.image_ids, split.captions, strict=True):
+            _link_picture(folder, out, split.name, image_id, image_id)
+            records.append({"img_path": f"{image_id}.png", "sentences": captions})
+    else:
+        for number, (index, twin) in enumerate(_twins(split, seed)):
+            image_id = split.image_ids[0] + FIRST_TWIN + number
+            if index is not None:
+                _link_picture(folder, out, split.name, split.image_ids[index], image_id)
+            else:
+                _write_twin(out, twin.scene, image_id, seed, split.name, side)
+            records.append({"img_path": f"{image_id}.png", "sentences": list(twin.captions)})
+    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    name = f"all_data_final_{_RETRIEVAL_SPLITS[split.name]}_2014.jsonline"
+    write_text(out / name, lines)
+
+
+def _twins(split: _Split, seed: int) -> Iterator[tuple[int | None, Twin]]:
+    """As many as the split has pictures, with the number of the scene if it is one of these."""
+    families = (
+        sample_family(scene, seed, split.name, index) for index, scene in enumerate(split.scenes)
+    )
+    members = (
+        (None if number else index, twin)
+        for index, family in enumerate(families)
+        for number, twin in enumerate(family or ())
+    )
+    return itertools.islice(members, len(split.scenes))
+
+
+def _write_twin(out: Path, scene: Scene, image_id: int, seed: int, split: str, side: int) -> None:
+    rng = generator(seed, split, image_id, "twin_pictures")
+    (out / "images" / f"{image_id}.png").write_bytes(encode_png(render(scene, side, rng)))
+    write_npz(out / "features" / f"{image_id}.npz", region_features(scene, side, rng))
+
+
+def _link_picture(folder: Path, out: Path, split: str, image_id: int, name: int) -> None:
+    _link(folder / "images" / split / f"{image_id}.png", out / "images" / f"{name}.png")
+    _link(folder / "features" / f"{image_id}.npz", out / "features" / f"{name}.npz")
+
+
+def _write_pairs(folder: Path, out: Path, split: _Split) -> None:
+    """One row a caption; the features of a row are named by its number, from 1."""
+    features = out / ("features" if split.name == "train" else f"features_{split.name}")
+    features.mkdir()
+    rows = []
+    for image_id, captions in zip(split.image_ids, split.captions, strict=True):
+        for caption in captions:
+            rows.append(f"{caption}\timages/{split.name}/{image_id}.png\n")
+            _link(folder / "features" / f"{image_id}.npz", features / f"{len(rows)}.npz")
+    write_text(out / _PAIRS[split.name], "".join(rows))
+    numbers: Sequence[str] = [f"{row}\n" for row in range(1, len(rows) + 1)]
+    write_text(out / f"{split.name}_images_ids.txt", "".join(numbers))
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same bytes under another name; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
