@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     from xmodaler.datasets.answer_files import read_label2ans
-    from xmodaler.evaluation import vqa_answers
+    from xmodaler.preprocessing import vqa_answers
 
     stages, problems = vqa_answers.read_stages(args.annotations, args.images)
     if args.answers:

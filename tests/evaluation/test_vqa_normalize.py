@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xmodaler.evaluation.vqa_normalize import (
-    CONTRACTIONS,
     answer_scores,
     consensus_score,
     normalize_answer,
     vqa_accuracy,
 )
+from xmodaler.functional.func_vqa import CONTRACTIONS
 
 DATA = Path(os.environ.get("XMODALER_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -1,31 +1,34 @@
 """Building answer vocabularies and soft targets of VQA data."""
 
+import io
 import json
 import os
-import subprocess
-import sys
+import runpy
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from xmodaler.cli import run_cli
 from xmodaler.datasets.answer_files import read_label2ans, read_targets
-from xmodaler.evaluation.vqa_annotations import AnsweredQuestion, read_annotations
-from xmodaler.evaluation.vqa_answers import build_vocabulary, counted_questions, soft_target
+from xmodaler.datasets.vqa_annotations import AnsweredQuestion, read_annotations, soft_target
 from xmodaler.evaluation.vqa_normalize import vqa_accuracy
+from xmodaler.preprocessing.vqa_answers import build_vocabulary, counted_questions
 from xmodaler.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("XMODALER_DATA_DIR", ROOT.parent / "shared" / "data"))
 
 
-def run_tool(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, ROOT / "tools" / "build_answers.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+def run_tool(*arguments: object) -> SimpleNamespace:
+    """What the tool does, in this process: its exit status and what it prints."""
+    main = runpy.run_path(str(ROOT / "tools" / "build_answers.py"))["main"]
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        status = run_cli(main, [str(argument) for argument in arguments])
+    return SimpleNamespace(returncode=status, stdout=out.getvalue(), stderr=err.getvalue())
 
 
 def entry(number: int, answers: list[str], image: int = 1, **fields: str) -> dict:

@@ -2,13 +2,16 @@
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xmodaler.datasets.annotations import Problem, read_json
+from xmodaler.functional.func_vqa import answer_scores, normalize_answer
 from xmodaler.utils.errors import UserError
 
-from .vqa_normalize import normalize_answer
+from .annotations import Problem, read_json
+
+ANSWER_TYPES = ("yes/no", "number", "other")
 
 
 @dataclass
@@ -89,3 +92,20 @@ def _question(entry: Any) -> AnsweredQuestion:
         common = Counter(normalize_answer(answer) for answer in answers).most_common(1)[0][0]
     types = [str(entry.get(key) or "") for key in ("answer_type", "question_type")]
     return AnsweredQuestion(*ids, answers, normalize_answer(common), *types)
+
+
+def soft_target(question: AnsweredQuestion, ans2label: Mapping[str, int]) -> dict[str, Any]:
+    """Labels of the answers in the vocabulary and their leave-one-out scores."""
+    scores = {
+        ans2label[answer]: score
+        for answer, score in answer_scores(question.answers).items()
+        if answer in ans2label and score > 0
+    }
+    return {
+        "question_id": question.question_id,
+        "image_id": question.image_id,
+        "labels": list(scores),
+        "scores": [round(score, 6) for score in scores.values()],
+        "answer_type": question.answer_type,
+        "question_type": question.question_type,
+    }

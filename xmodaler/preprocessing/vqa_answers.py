@@ -11,13 +11,15 @@ from typing import Any
 from xmodaler.datasets.annotations import Problem, read_json
 from xmodaler.datasets.answer_files import ANS2LABEL, LABEL2ANS, vocabulary_mark
 from xmodaler.datasets.picture_lists import read_picture_list
+from xmodaler.datasets.vqa_annotations import (
+    ANSWER_TYPES,
+    AnsweredQuestion,
+    read_annotations,
+    soft_target,
+)
 from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
 
-from .vqa_annotations import AnsweredQuestion, read_annotations
-from .vqa_normalize import answer_scores
-
-ANSWER_TYPES = ("yes/no", "number", "other")
 _LISTED = 10
 
 
@@ -51,23 +53,6 @@ def build_vocabulary(
         )
     kept.sort(key=lambda answer: (-counts[answer], answer))
     return kept[: max_answers if max_answers > 0 else None]
-
-
-def soft_target(question: AnsweredQuestion, ans2label: Mapping[str, int]) -> dict[str, Any]:
-    """Labels of the answers in the vocabulary and their leave-one-out scores."""
-    scores = {
-        ans2label[answer]: score
-        for answer, score in answer_scores(question.answers).items()
-        if answer in ans2label and score > 0
-    }
-    return {
-        "question_id": question.question_id,
-        "image_id": question.image_id,
-        "labels": list(scores),
-        "scores": [round(score, 6) for score in scores.values()],
-        "answer_type": question.answer_type,
-        "question_type": question.question_type,
-    }
 
 
 @dataclass
