@@ -21,6 +21,7 @@ FLOORS = {
     "xmodaler.functional": 0,
     "xmodaler.utils": 0,
     "xmodaler.modeling.layers": 1,
+    "xmodaler.modeling.vision": 1,
     "xmodaler.losses": 1,
     "xmodaler.scorer": 1,
     "xmodaler.optim": 1,

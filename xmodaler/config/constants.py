@@ -28,6 +28,10 @@ KEYS = (
     "RELATION",  # (B, N, N) int64: relation ids, 0 = none
     "ATTRIBUTE",  # (B, A) float: attribute probabilities
     "V_TARGET",  # (B, N, C) float: class probabilities, or features to regress
+    # Regions of pictures (R regions of B pictures of P patches).
+    "REGION_INDEX",  # (R,) int64: the picture of each region
+    "REGION_MASKS",  # (R, 1 + P) bool: patches of the region; column 0 is the region's own token
+    "REGION_FEATS",  # RegionTokens: what a vision tower makes of regions
     "V_TARGET_LABELS",  # (B, N) int64: 1 = masked region, -1 = not
     # Text for understanding (U) and for generation (G).
     "U_TOKENS_IDS",  # (R, T) int64

@@ -12,6 +12,7 @@ from .meshed_memory_embed import MeshedMemoryVisualEmbedding
 from .tdconved_visual_embed import TDConvEDVisualBaseEmbedding
 from .timm_embed import TimmEmbedding
 from .token_embed import TokenBaseEmbedding
+from .vision_tower_embed import VisionTowerEmbedding
 from .visual_embed import VisualBaseEmbedding, VisualIdentityEmbedding
 from .visual_grid_embed import VisualGridEmbedding
 
@@ -22,6 +23,7 @@ __all__ = [
     "TDConvEDVisualBaseEmbedding",
     "TimmEmbedding",
     "TokenBaseEmbedding",
+    "VisionTowerEmbedding",
     "VisualBaseEmbedding",
     "VisualGridEmbedding",
     "VisualIdentityEmbedding",
