@@ -129,7 +129,7 @@ def test_questions_that_nobody_answered_do_not_count(cfg, tmp_path, caplog):
     file.write_text(json.dumps({"annotations": [ANNOTATIONS[0], question(2, [])]}))
     with caplog.at_level(logging.WARNING):
         assert VQAEvaler(cfg, str(file)).eval(results("yes", "yes"))["accuracy"] == 1.0
-    assert re.search("1 questions of .* have no answers", caplog.text)
+    assert re.search("1 questions of .* have no usable answers", caplog.text)
 
 
 def test_what_cannot_be_scored_is_named(cfg, annfile, tmp_path):
@@ -138,7 +138,7 @@ def test_what_cannot_be_scored_is_named(cfg, annfile, tmp_path):
         evaler.eval(results("yes") * 2)
     with pytest.raises(UserError, match=r"INFERENCE.VALUE 'answer'"):
         evaler.eval([{"question_id": 1, "caption": "yes"}])
-    with pytest.raises(UserError, match=r"trainval_label2ans.pkl' does not exist"):
+    with pytest.raises(UserError, match=r"trainval_label2ans.json' \(or .pkl\) does not exist"):
         evaler.eval(results(0))
     (tmp_path / "trainval_label2ans.pkl").write_bytes(pickle.dumps(["red", "blue"]))
     with pytest.raises(UserError, match="label 2, but the answer vocabulary has 2"):
@@ -154,14 +154,13 @@ def test_files_of_another_kind_are_named(cfg, tmp_path):
     (tmp_path / "trainval_label2ans.pkl").write_bytes(pickle.dumps(["red"]))
     for content, words in (
         ({"images": []}, "neither VQA annotations"),
-        ([{"question_id": 1, "labels": [4], "scores": [1]}], "made for another one"),
-        ({"annotations": [{"question_id": 1}]}, "entry 0 of .* KeyError 'answers'"),
+        ([{"question_id": 1, "labels": [4], "scores": [1]}], "the label 4, but"),
     ):
         file.write_text(json.dumps(content))
         with pytest.raises(UserError, match=words):
             VQAEvaler(cfg, str(file)).eval(results("red"))
     file.write_text("{")
-    with pytest.raises(UserError, match="cannot be read as JSON"):
+    with pytest.raises(UserError, match="JSON"):
         VQAEvaler(cfg, str(file)).eval(results("red"))
 
 

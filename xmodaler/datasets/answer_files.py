@@ -54,7 +54,7 @@ def json_or_pickle(path: str | os.PathLike) -> str:
 def label2ans_path(cfg: CfgNode) -> str:
     """Where the config has its answers: DATALOADER.ANSWERS, else the released name."""
     loader = cfg.DATALOADER
-    return loader.ANSWERS or os.path.join(loader.ANNO_FOLDER, LABEL2ANS)
+    return loader.get("ANSWERS", "") or os.path.join(loader.ANNO_FOLDER, LABEL2ANS)
 
 
 def read_label2ans(path: str | os.PathLike) -> list[str]:

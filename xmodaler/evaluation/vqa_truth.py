@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xmodaler.datasets.annotations import Problem, read_json
+from xmodaler.datasets.answer_files import label2ans_path, read_label2ans, read_targets
+from xmodaler.datasets.vqa_annotations import read_annotations
+from xmodaler.evaluation.result_files import canonical_id
 from xmodaler.evaluation.vqa_normalize import vqa_accuracy
-from xmodaler.utils import safe_pickle
 from xmodaler.utils.errors import UserError
-from xmodaler.utils.file_io import expand_path
 
 __all__ = ["VQATruth", "read_label_answers", "read_truth"]
 
 logger = logging.getLogger(__name__)
-
-RELEASED_ANSWERS = "trainval_label2ans.pkl"
 
 
 @dataclass(frozen=True)
@@ -57,35 +55,35 @@ def read_truth(path: str, label_answers: Callable[[], Sequence[str]]) -> dict[st
         label_answers: Gives the answer of every label, which targets are written in.
 
     Returns:
-        By question id, as a string.
+        By question id, as a string. Questions without usable answers are there, but cannot be
+        scored; a warning counts them.
 
     Raises:
-        UserError: It is none of these, or an entry is malformed.
+        UserError: It is none of these, or its labels belong to another vocabulary.
     """
-    content = _load(path)
-    if isinstance(content, Mapping) and "annotations" in content:
-        entries, read = content["annotations"], _of_annotation
-    elif isinstance(content, Mapping) and "questions" in content:
+    content = read_json(path) if path.endswith(".json") else []
+    kind = content if isinstance(content, dict) else {"targets": content}
+    if "questions" in kind:
         return {}
-    elif isinstance(content, list):
-        answers = label_answers()
-        entries, read = content, lambda entry: _of_target(entry, answers)
+    if "annotations" in kind:
+        truths, problems = _of_annotations(path)
+        entries = [entry for entry in kind["annotations"] if isinstance(entry, dict)]
+        for entry in entries if problems else ():
+            truths.setdefault(canonical_id(entry.get("question_id")), VQATruth())
+    elif "targets" in kind:
+        truths, problems = _of_targets(path, label_answers())
     else:
         raise UserError(
             f"'{path}' holds neither VQA annotations (JSON with 'annotations') nor targets (a list "
             "of question_id, labels, scores)"
         )
-    truths: dict[str, VQATruth] = {}
-    for number, entry in enumerate(entries):
-        try:
-            truths[str(int(entry["question_id"]))] = read(entry)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise UserError(
-                f"entry {number} of '{path}' cannot be read as the answers to a question: "
-                f"{type(error).__name__} {error}"
-            ) from error
-    if silent := sum(not truth.can_score for truth in truths.values()):
-        logger.warning("%d questions of '%s' have no answers: not scored", silent, path)
+    if problems:
+        logger.warning(
+            "%d questions of '%s' have no usable answers and are not scored; the first: %s",
+            len(problems),
+            path,
+            problems[0],
+        )
     return truths
 
 
@@ -98,45 +96,33 @@ def read_label_answers(cfg: Any) -> list[str]:
     Raises:
         UserError: There is no such file, or it is no list of texts.
     """
-    loader = cfg.DATALOADER
-    named = loader.get("ANSWERS", "")
-    path = expand_path(named or os.path.join(loader.ANNO_FOLDER, RELEASED_ANSWERS))
-    if not os.path.isfile(path):
-        raise UserError(
-            f"the answer vocabulary '{path}' does not exist; DATALOADER.ANSWERS must name one, or "
-            f"DATALOADER.ANNO_FOLDER hold {RELEASED_ANSWERS}"
+    return read_label2ans(label2ans_path(cfg))
+
+
+def _of_annotations(path: str) -> tuple[dict[str, VQATruth], list[Problem]]:
+    questions, problems = read_annotations(path)
+    truths = {
+        canonical_id(question.question_id): VQATruth(
+            tuple(question.answers),
+            answer_type=question.answer_type,
+            question_type=question.question_type,
         )
-    answers = _load(path)
-    if not isinstance(answers, list) or not all(isinstance(text, str) for text in answers):
-        raise UserError(f"the answer vocabulary '{path}' is no list of texts")
-    return answers
+        for question in questions
+    }
+    return truths, problems
 
 
-def _load(path: str) -> Any:
-    if not path.endswith(".json"):
-        return safe_pickle.load(path, encoding="utf-8")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"'{path}' cannot be read as JSON: {error}") from error
-
-
-def _of_annotation(entry: Mapping[str, Any]) -> VQATruth:
-    return VQATruth(
-        tuple(str(person["answer"]) for person in entry["answers"]),
-        answer_type=str(entry.get("answer_type", "")),
-        question_type=str(entry.get("question_type", "")),
-    )
-
-
-def _of_target(entry: Mapping[str, Any], answers: Sequence[str]) -> VQATruth:
-    labels, scores = entry["labels"], entry["scores"]
-    outside = [label for label in labels if not 0 <= label < len(answers)]
-    if outside:
-        raise IndexError(
-            f"label {outside[0]} is outside the answer vocabulary of {len(answers)} entries; the "
-            "targets were made for another one"
+def _of_targets(path: str, answers: Sequence[str]) -> tuple[dict[str, VQATruth], list[Problem]]:
+    targets, problems = read_targets(path, answers)
+    truths = {
+        canonical_id(target["question_id"]): VQATruth(
+            scores={
+                answers[label]: float(score)
+                for label, score in zip(target["labels"], target["scores"], strict=True)
+            },
+            answer_type=str(target.get("answer_type") or ""),
+            question_type=str(target.get("question_type") or ""),
         )
-    pairs = zip(labels, scores, strict=True)
-    return VQATruth(scores={answers[label]: float(score) for label, score in pairs})
+        for target in targets
+    }
+    return truths, problems
