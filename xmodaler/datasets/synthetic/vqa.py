@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from xmodaler.datasets.answer_files import vocabulary_mark
 from xmodaler.datasets.synthetic.annotators import annotate, commonest
 from xmodaler.datasets.synthetic.chance import RandomChooser, generator
 from xmodaler.datasets.synthetic.files import write_json
@@ -17,6 +18,7 @@ from xmodaler.datasets.synthetic.questions import (
     candidate_questions,
 )
 from xmodaler.datasets.synthetic.scene import Scene
+from xmodaler.functional.func_vqa import answer_scores
 
 PER_PICTURE = 3  # at most one of them asks for a number
 
@@ -58,25 +60,32 @@ def sample_questions(
 def write_vqa(
     folder: Path, scenes: Sequence[Scene], image_ids: Sequence[int], seed: int, split: str
 ) -> None:
-    """Write ``v2_OpenEnded_shapes_<split>_questions.json`` and ``v2_shapes_<split>_annotations``.
+    """Write the official files of questions and annotations, and the soft targets.
 
     Args:
         folder: Where to.
         scenes, image_ids: Of the split, in order.
         seed, split: Of the data set.
     """
-    questions, annotations = [], []
+    questions, annotations, targets = [], [], []
+    vocabulary = ENGLISH_QUESTIONS.answers()
     numbers: dict[int, int] = {}
     for index, question, answers in sample_questions(scenes, seed, split):
         image_id = image_ids[index]
         number = numbers[index] = numbers.get(index, -1) + 1
         key = {"image_id": image_id, "question_id": image_id * 10 + number}
+        types = {
+            "question_type": ENGLISH_QUESTIONS.question_type(question),
+            "answer_type": question.answer_type,
+        }
+        scores = answer_scores([record["answer"] for record in answers])
+        known = {vocabulary.index(word): scores[word] for word in scores if word in vocabulary}
         questions.append({**key, "question": ENGLISH_QUESTIONS.question(question)})
+        targets.append({**key, **types, "labels": list(known), "scores": list(known.values())})
         annotations.append(
             {
                 **key,
-                "question_type": ENGLISH_QUESTIONS.question_type(question),
-                "answer_type": question.answer_type,
+                **types,
                 "multiple_choice_answer": commonest(answers),
                 "true_answer": ENGLISH_QUESTIONS.answer(question.answer),
                 "answers": answers,
