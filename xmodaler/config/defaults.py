@@ -31,6 +31,7 @@ _C.DATALOADER.ATTRIBUTE_FILE = ""
 _C.DATALOADER.SEQ_PER_SAMPLE = 5
 _C.DATALOADER.MAX_FEAT_NUM = -1
 _C.DATALOADER.NEGATIVE_SIZE = -1
+_C.DATALOADER.NEGATIVES_OF_OTHER_IMAGES = False  # mined captions never describe the picture itself
 _C.DATALOADER.INF_BATCH_SIZE = 200
 _C.DATALOADER.USE_GLOBAL_V = True
 _C.DATALOADER.SAMPLE_PROB = 0.2
@@ -127,6 +128,10 @@ _C.MODEL.BERT.NUM_UNDERSTANDING_LAYERS = 6
 _C.MODEL.BERT.U_LAYER_DROP = 0.0
 _C.MODEL.BERT.NUM_GENERATION_LAYERS = 6
 _C.MODEL.BERT.G_LAYER_DROP = 0.0
+# Layers of TDEN and UNITER are computed again for the gradient instead of being kept.
+_C.MODEL.BERT.GRAD_CHECKPOINT = False
+# Above 0, weights of Linears and embeddings start from a truncated normal of this deviation.
+_C.MODEL.BERT.INIT_STD = 0.0
 
 _C.SOLVER = CN()
 _C.SOLVER.NAME = "Adam"

@@ -8,6 +8,7 @@ from .default_trainer import DefaultTrainer
 from .defaults import default_setup
 from .ema import ModelEma
 from .ensembler import Ensembler
+from .hard_negatives_trainer import SingleStreamRetrievalTrainerHardNegatives
 from .hooks import (
     AutogradProfiler,
     BestCheckpointer,
@@ -24,10 +25,14 @@ from .hooks import (
 )
 from .launch import DEFAULT_TIMEOUT, launch
 from .preemption import TrainingInterrupted
+from .retrieval_trainer import RetrievalTrainer
 from .rl_beam_trainer import RLBeamTrainer
 from .rl_mean_trainer import RLMeanTrainer
 from .rl_trainer import RLTrainer
+from .single_stream_retrieval_trainer import SingleStreamRetrievalTrainer
+from .tden_pretrainer import TDENPretrainer
 from .train_loop import HookBase, TrainerBase
+from .vcr_trainer import VCRTrainer
 from .writers import default_writers
 
 # The spelling of the X-modaler documentation.
@@ -55,9 +60,14 @@ __all__ = [
     "RLBeamTrainer",
     "RLMeanTrainer",
     "RLTrainer",
+    "RetrievalTrainer",
     "ScheduledSampling",
+    "SingleStreamRetrievalTrainer",
+    "SingleStreamRetrievalTrainerHardNegatives",
+    "TDENPretrainer",
     "TrainerBase",
     "TrainingInterrupted",
+    "VCRTrainer",
     "build_engine",
     "default_argument_parser",
     "default_setup",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from xmodaler.datasets import bad_samples
@@ -135,6 +135,40 @@ class BatchStream:
         batch_sampler = getattr(self.loader, "batch_sampler", None)
         if "batch_sampler" in state and hasattr(batch_sampler, "load_state_dict"):
             batch_sampler.load_state_dict(state["batch_sampler"])
+
+
+class BatchStreams:
+    """Streams of several loaders side by side, each with its own epochs.
+
+    Args:
+        streams: One a loader.
+    """
+
+    def __init__(self, streams: Sequence[BatchStream]) -> None:
+        self.streams = list(streams)
+
+    def __iter__(self) -> Iterator[BatchStream]:
+        """The streams; batches are taken from each of them."""
+        return iter(self.streams)
+
+    @property
+    def data_time(self) -> float:
+        """Seconds spent waiting for batches since :meth:`reset_timer`."""
+        return sum(stream.data_time for stream in self.streams)
+
+    def reset_timer(self) -> None:
+        """Start to count ``data_time`` from zero."""
+        for stream in self.streams:
+            stream.reset_timer()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of every stream."""
+        return {"streams": [stream.state_dict() for stream in self.streams]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was taken."""
+        for stream, own in zip(self.streams, state["streams"], strict=True):
+            stream.load_state_dict(own)
 
 
 def initial_seed(seed: int) -> int:

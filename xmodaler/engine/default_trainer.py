@@ -3,6 +3,7 @@
 import logging
 import os
 import weakref
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -73,23 +74,36 @@ class DefaultTrainer(TrainerParts):
 
     def run_step(self) -> None:
         """One iteration: get a batch, forward, losses, backward, step."""
+        self.batches.reset_timer()
+        self.update(self.next_batch)
+
+    def update(self, next_batch: Callable[[], dict[str, Any]], prefix: str = "") -> None:
+        """Step the optimizer once; an iteration may do so several times.
+
+        Args:
+            next_batch: Gives a batch; it is called ``SOLVER.ACCUM_STEPS`` times.
+            prefix: Put before the names of the losses where they are shown.
+        """
         assert self.model.training, f"{type(self).__name__}: the model was left in eval mode."
         self.optimizer.zero_grad(set_to_none=True)
-        self.batches.reset_timer()
         losses: Scalars = {}
         for part in range(self.cfg.SOLVER.ACCUM_STEPS):
             with self._gradient_sync(part):
-                data = self.next_batch()
+                data = next_batch()
                 with self.precision.autocast():
                     part_losses = self.compute_losses(data)
                 self.backward(part_losses)
             self._add_scalars(losses, part_losses)
-        self._write_metrics(losses, self.batches.data_time)
+        self._write_metrics(losses, self.batches.data_time, prefix)
         self.optimizer_step()
 
-    def next_batch(self) -> dict[str, Any]:
-        """The next training batch, collated, on the model's device, with SS_PROB set."""
-        data = self.bare_model.preprocess_batch(next(self.batches))
+    def next_batch(self, stream: Iterator[Any] | None = None) -> dict[str, Any]:
+        """The next training batch, collated, on the model's device, with SS_PROB set.
+
+        Args:
+            stream: Where it comes from; by default :attr:`batches`.
+        """
+        data = self.bare_model.preprocess_batch(next(stream or self.batches))
         return {**data, kfg.SS_PROB: self.ss_prob}
 
     def compute_losses(self, data: dict[str, Any]) -> Scalars:
@@ -98,7 +112,10 @@ class DefaultTrainer(TrainerParts):
         Returns:
             Name -> 0-d tensor. Names that contain ``acc`` are shown but not optimised.
         """
-        outputs = self.forward(data)
+        return self.losses_of(self.forward(data))
+
+    def losses_of(self, outputs: dict[str, Any]) -> Scalars:
+        """Every loss on what :meth:`forward` returned."""
         losses: Scalars = {}
         for loss in self.losses:
             losses.update(loss(outputs))
@@ -269,6 +286,10 @@ class DefaultTrainer(TrainerParts):
     def before_evaluation(self) -> None:
         """Called on every rank before an evaluation during training."""
         self.step_metrics.flush(self.storage)
+        # Running statistics are those of each process' own batches; a checkpoint has the first's.
+        comm.broadcast_buffers(self.bare_model)
+        if self.ema is not None:
+            comm.broadcast_buffers(self.ema.module)
 
     def before_checkpoint(self) -> None:
         """Called on every rank before a checkpoint: weights that became NaN are never saved."""

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,29 @@ logger = logging.getLogger(__name__)
 
 
 @torch.inference_mode()
+def outputs_of(
+    cfg: "CfgNode", model: torch.nn.Module, loader: Any, **arguments: Any
+) -> Iterator[dict[str, Any]]:
+    """What ``model`` makes of every batch of this rank's part of the data, in evaluation mode.
+
+    Args:
+        cfg: The config; reads SOLVER.PRECISION.
+        model: The model, without a distributed wrapper; put back in its mode afterwards.
+        loader: Yields batches or lists of samples.
+        arguments: Keyword arguments of the model.
+    """
+    device = next(model.parameters()).device
+    with eval_mode(model):
+        for batch in with_progress(cfg, loader):
+            batch = bad_samples.check(batch)
+            if batch is None:
+                continue
+            batch = model.preprocess_batch(batch)
+            with autocast(cfg.SOLVER.PRECISION, device):
+                outputs = model(batch, **arguments)
+            yield outputs
+
+
 def predict(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[str, Any]]:
     """Run ``model`` over this rank's part of the data.
 
@@ -39,21 +62,11 @@ def predict(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[st
     arguments = (
         {"use_beam_search": True, "output_sents": True} if cfg.INFERENCE.GENERATION_MODE else {}
     )
-    device = next(model.parameters()).device
-    results: list[dict[str, Any]] = []
-    with _eval_mode(model):
-        for batch in _with_progress(cfg, loader):
-            batch = bad_samples.check(batch)
-            if batch is None:
-                continue
-            batch = model.preprocess_batch(batch)
-            with autocast(cfg.SOLVER.PRECISION, device):
-                outputs = model(batch, **arguments)
-            results.extend(
-                {cfg.INFERENCE.ID_KEY: _plain_id(key), cfg.INFERENCE.VALUE: _plain(value)}
-                for key, value in zip(outputs[kfg.IDS], outputs[kfg.OUTPUT], strict=True)
-            )
-    return results
+    return [
+        {cfg.INFERENCE.ID_KEY: plain_id(key), cfg.INFERENCE.VALUE: _plain(value)}
+        for outputs in outputs_of(cfg, model, loader, **arguments)
+        for key, value in zip(outputs[kfg.IDS], outputs[kfg.OUTPUT], strict=True)
+    ]
 
 
 def evaluate(
@@ -72,9 +85,14 @@ def evaluate(
         What the evaluator returned; ``{}`` where that is no dict.
     """
     results = gather_results(predict(cfg, comm.unwrap_model(model), loader), cfg.INFERENCE.ID_KEY)
-    metrics: Any = {}
-    if evaluator is not None and comm.is_main_process():
-        metrics = call_evaluator(evaluator, results, epoch)
+    return on_all_ranks(
+        lambda: call_evaluator(evaluator, results, epoch) if evaluator is not None else {}
+    )
+
+
+def on_all_ranks(score: Callable[[], Any]) -> dict[str, Any]:
+    """The metrics that ``score`` computes on the main process, on all of them; {} for no dict."""
+    metrics = score() if comm.is_main_process() else {}
     if comm.get_world_size() > 1:
         metrics = comm.all_gather(metrics)[0]
     return dict(metrics) if isinstance(metrics, Mapping) else {}
@@ -96,18 +114,19 @@ def gather_results(results: list[dict[str, Any]], id_key: str) -> list[dict[str,
     return merged
 
 
-def call_evaluator(evaluator: Any, results: list[dict[str, Any]], epoch: int) -> Any:
-    """``evaluator.eval(results, epoch)``, or ``eval(results)`` where it takes one argument."""
+def call_evaluator(evaluator: Any, results: Any, epoch: int, *more: Any) -> Any:
+    """``evaluator.eval(results, *more, epoch)``, or without the epoch where it takes none."""
     parameters = inspect.signature(evaluator.eval).parameters.values()
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    if len(positional) > 1 or takes_any:
-        return evaluator.eval(results, epoch)
-    return evaluator.eval(results)
+    if len(positional) > 1 + len(more) or takes_any:
+        return evaluator.eval(results, *more, epoch)
+    return evaluator.eval(results, *more)
 
 
 @contextmanager
-def _eval_mode(model: torch.nn.Module):
+def eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards the model is in its mode again."""
     was_training = model.training
     model.eval()
     try:
@@ -116,7 +135,7 @@ def _eval_mode(model: torch.nn.Module):
         model.train(was_training)
 
 
-def _with_progress(cfg: "CfgNode", loader: Any) -> Any:
+def with_progress(cfg: "CfgNode", loader: Any) -> Any:
     """``loader`` behind a bar where somebody looks: on a terminal, or when the config says so."""
     if not comm.is_main_process() or not (cfg.SOLVER.PROGRESS_BAR or sys.stderr.isatty()):
         return loader
@@ -125,7 +144,7 @@ def _with_progress(cfg: "CfgNode", loader: Any) -> Any:
     return tqdm(loader, desc="evaluate", unit="batch", dynamic_ncols=True)
 
 
-def _plain_id(key: Any) -> int | str:
+def plain_id(key: Any) -> int | str:
     """``key`` as an integer if it is one in disguise, as COCO ids are, else as a string."""
     if isinstance(key, torch.Tensor):
         key = key.item()

@@ -48,7 +48,12 @@ class PatientWorker:
 
     @classmethod
     def install(cls, loader: Any) -> Any:
-        """Make the workers of a ``DataLoader`` patient; any other loader stays as it is."""
+        """Make the workers of a ``DataLoader`` patient; any other loader stays as it is.
+
+        Of several loaders, each is seen to.
+        """
+        for each in loader if isinstance(loader, list | tuple) else ():
+            cls.install(each)
         if isinstance(loader, DataLoader) and not isinstance(loader.worker_init_fn, cls):
             loader.worker_init_fn = cls(loader.worker_init_fn)
         return loader

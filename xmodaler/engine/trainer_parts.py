@@ -18,7 +18,7 @@ from xmodaler.utils.errors import UserError
 from xmodaler.utils.events import EventWriter
 
 from . import hooks
-from .data_stream import BatchStream, initial_seed
+from .data_stream import BatchStream, BatchStreams, initial_seed
 from .ema import ModelEma
 from .precision import Precision
 from .preemption import PatientWorker
@@ -227,7 +227,9 @@ class TrainerParts(TrainerBase):
     @cached_property
     def iters_per_epoch(self) -> int:
         """Optimizer steps of an epoch; batches that fill no last step are left out."""
-        batches, parts = len(self.train_data_loader), self.cfg.SOLVER.ACCUM_STEPS
+        loader, parts = self.train_data_loader, self.cfg.SOLVER.ACCUM_STEPS
+        # Of several loaders the first one sets the pace.
+        batches = len(loader[0] if isinstance(loader, list | tuple) else loader)
         if parts < 1 or batches < parts:
             raise UserError(
                 f"SOLVER.ACCUM_STEPS is {parts}, but must be between 1 and the {batches} batches "
@@ -260,9 +262,17 @@ class TrainerParts(TrainerBase):
         self._restore("scheduler")
 
     def bind_or_init_weights(self) -> None:
-        """Let the model tie or initialise parts of itself, once, before the optimizer is built."""
-        if not self._weights_bound and hasattr(self.bare_model, "bind_or_init_weights"):
-            self.bare_model.bind_or_init_weights()
+        """Let the model tie or initialise parts of itself, once, before the optimizer is built.
+
+        A model that does so as it loads weights, and knows from them whether to, says so by
+        ``binds_at_load``.
+        """
+        model = self.bare_model
+        binds = hasattr(model, "bind_or_init_weights") and not getattr(
+            model, "binds_at_load", False
+        )
+        if binds and not self._weights_bound:
+            model.bind_or_init_weights()
         self._weights_bound = True
 
     def check_evaluation(self) -> None:
@@ -287,13 +297,16 @@ class TrainerParts(TrainerBase):
         return self._restore("precision")
 
     @cached_property
-    def batches(self) -> BatchStream:
-        """The endless stream of training batches."""
-        self.batches = BatchStream(
-            PatientWorker.install(self.train_data_loader),
-            self.iters_per_epoch * self.cfg.SOLVER.ACCUM_STEPS,
-            initial_seed(self.cfg.SEED),
-        )
+    def batches(self) -> BatchStream | BatchStreams:
+        """The endless stream of training batches; of several loaders, their streams."""
+        loader = PatientWorker.install(self.train_data_loader)
+        seed, parts = initial_seed(self.cfg.SEED), self.cfg.SOLVER.ACCUM_STEPS
+        if isinstance(loader, list | tuple):
+            per_epoch = [max(len(each) // parts, 1) * parts for each in loader]
+            pairs = zip(loader, per_epoch, strict=True)
+            self.batches = BatchStreams([BatchStream(each, n, seed) for each, n in pairs])
+        else:
+            self.batches = BatchStream(loader, self.iters_per_epoch * parts, seed)
         return self._restore("batches")
 
     @cached_property

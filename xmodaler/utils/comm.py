@@ -173,6 +173,19 @@ def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return mean / world_size
 
 
+def broadcast_buffers(module: torch.nn.Module, source: int = 0) -> None:
+    """Give every process the buffers of one, such as the statistics of batch normalisation.
+
+    Args:
+        module: A module of the same structure on every process; its buffers are overwritten.
+        source: The rank whose buffers all processes get.
+    """
+    if get_world_size() == 1:
+        return
+    for _, buffer in sorted(module.named_buffers()):
+        dist.broadcast(buffer, src=source)
+
+
 def unwrap_model(model: Any) -> Any:
     """The model inside a (Distributed)DataParallel or compiled wrapper, or the model itself."""
     while True:
