@@ -9,7 +9,20 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, count, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--infile", required=True, help="encoded captions, such as mscoco_caption_anno_train.json"
+        "--infile",
+        required=True,
+        help="encoded captions, such as mscoco_caption_anno_train.json; with --vocabulary or "
+        "--tokenizer, COCO captions JSON or JSON lines",
+    )
+    parser.add_argument(
+        "--vocabulary", default="", help="the model's words, to encode written captions with"
+    )
+    parser.add_argument(
+        "--tokenizer", default="", help="the model's word pieces, for BertTokenizedScorer"
+    )
+    parser.add_argument("--split", default="", help="of written captions, the split to read")
+    parser.add_argument(
+        "--max-length", type=int, default=20, help="of written captions, the words kept"
     )
     parser.add_argument(
         "--image-ids", "--image_ids", default="", help="text file with one id a line; default: all"
@@ -20,9 +33,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
 
-    from xmodaler.preprocessing.cider_cache import write_cider_files
+    from xmodaler.preprocessing.cider_cache import Written, write_cider_files
 
-    print(write_cider_files(args.infile, args.gts, args.outfile, args.image_ids))
+    summary = write_cider_files(
+        args.infile,
+        args.gts,
+        args.outfile,
+        args.image_ids,
+        Written(args.vocabulary, args.tokenizer, args.split, args.max_length),
+    )
+    print(summary)
     print(f"wrote {args.gts}\nwrote {args.outfile}")
     return 0
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from xmodaler.preprocessing.cider_cache import references_of, write_cider_files
+from xmodaler.preprocessing.cider_cache import Written, references_of, write_cider_files
 from xmodaler.scorer.cider_core import CiderD
-from xmodaler.scorer.cider_files import read_frequencies, read_references
+from xmodaler.scorer.cider_files import read_frequencies, read_references, read_word_references
 from xmodaler.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +73,46 @@ def test_one_record_a_caption_gives_the_same(tmp_path):
     ]
     expected = references_of(annotations(tmp_path))[0]
     assert references_of(annotations(tmp_path, rows))[0] == expected
+
+
+COCO = {
+    "images": [{"id": 7, "split": "train"}, {"id": 8, "split": "val"}, {"id": 9, "split": "train"}],
+    "annotations": [
+        {"image_id": 7, "caption": "A dog, running!"},
+        {"image_id": 7, "caption": "dogs running ."},
+        {"image_id": 8, "caption": "a cat"},
+        {"image_id": 9, "caption": "Running dog"},
+    ],
+}
+
+
+def test_captions_as_people_wrote_them(tmp_path):
+    """Encoded as CaptionDataset encodes them, or as the words of a tokenizer."""
+    path = tmp_path / "captions.json"
+    path.write_text(json.dumps(COCO))
+    (tmp_path / "vocabulary.txt").write_text("a\ndog\nrunning\nUNK\n")
+    written = Written(tmp_path / "vocabulary.txt", split="train", max_length=2)
+    references, dropped = references_of(path, None, written)
+    assert references == {"7": [[1, 2, 3], [4, 3, 0]], "9": [[3, 2, 0]]} and dropped == 0
+
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "##s", "run", "##ning", ","]
+    (tmp_path / "pieces.txt").write_text("\n".join(pieces) + "\n")
+    outputs = tmp_path / "gts.json", tmp_path / "cider.json"
+    written = Written(tokenizer=tmp_path / "pieces.txt", split="train", max_length=5)
+    summary = write_cider_files(path, *outputs, written=written)
+    assert (summary.images, summary.captions, summary.clipped) == (2, 3, 1)
+    assert read_word_references(outputs[0]) == {
+        "7": [["a", "dog", ",", "running"], ["dogs", "running", "."]],
+        "9": [["running", "dog", "."]],
+    }
+    frequencies, _ = read_frequencies(outputs[1])
+    assert frequencies["running",] == 2 and frequencies["running", "."] == 1
+    with pytest.raises(UserError, match="not a dict from image ids to captions of word ids"):
+        read_references(outputs[0])
+    with pytest.raises(UserError, match="give one"):
+        Written(tmp_path / "vocabulary.txt", tmp_path / "pieces.txt")
+    with pytest.raises(UserError, match="encoded captions name no splits"):
+        Written(split="train")
 
 
 def test_bad_files_are_one_sentence(tmp_path):

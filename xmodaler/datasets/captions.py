@@ -44,6 +44,20 @@ def words_to_ids(words: Iterable[str], word_ids: dict[str, int]) -> list[int]:
     return [index for index in ids if index is not None]
 
 
+def sentences_to_ids(sentences: Iterable[str], word_ids: dict[str, int]) -> list[list[int]]:
+    """Ids of the words of sentences as people wrote them; those without a known word are left out.
+
+    Args:
+        sentences: Text, which is tokenised here.
+        word_ids: Id of every word of the vocabulary.
+    """
+    from xmodaler.tokenization.ptb import PTBTokenizer
+
+    tokenizer = PTBTokenizer()
+    encoded = (words_to_ids(tokenizer.tokenize(text), word_ids) for text in sentences)
+    return [ids for ids in encoded if ids]
+
+
 def choose_captions(available: int, wanted: int) -> list[int]:
     """Which captions of an image a training sample shows.
 

@@ -27,7 +27,8 @@ class Meteor(Reward):
     part in it. It is far slower than the other rewards.
 
     Args:
-        vocab_path: The vocabulary that turns ids into words.
+        vocab_path: The vocabulary that turns ids into words; not read where the references are
+            words themselves.
         eos_id: The end word.
 
     Raises:
@@ -39,7 +40,7 @@ class Meteor(Reward):
         reason = why_unavailable("METEOR")
         if reason is not None:
             raise UserError(f"the reward Meteor cannot be computed here: {reason}")
-        self.words = load_vocab(vocab_path)
+        self.vocab_path = vocab_path
         self.eos_id = eos_id
 
     @classmethod
@@ -52,16 +53,24 @@ class Meteor(Reward):
     def bind(self, references: References) -> Score:
         module, class_name, _ = JAVA_METRICS["METEOR"]
         program = getattr(importlib.import_module(module), class_name)()
+        vocabulary = references.vocabulary
+        words = load_vocab(self.vocab_path) if vocabulary is None else list(vocabulary)
 
         def score(sentences: Hypotheses) -> np.ndarray:
-            texts = [self._text(words) for words in sentences.sentences()]
+            known = [*words, *sentences.new_words]
+
+            def text(ids: Sequence[int]) -> str:
+                shown = (i for i in ids if vocabulary is not None or i != self.eos_id)
+                return " ".join(known[i] for i in shown)
+
+            texts = [text(words) for words in sentences.sentences()]
             scores = np.zeros(len(texts))
             # The program cannot read an empty sentence, whose score is 0.
-            rows = [row for row, text in enumerate(texts) if text]
+            rows = [row for row, own in enumerate(texts) if own]
             if rows:
                 places = sentences.images[rows]
                 truth = {
-                    row: [self._text(words) for words in references.captions(place)]
+                    row: [text(words) for words in references.captions(place)]
                     for row, place in zip(rows, places, strict=True)
                 }
                 _, found = program.compute_score(truth, {row: [texts[row]] for row in rows})
@@ -69,6 +78,3 @@ class Meteor(Reward):
             return scores
 
         return score
-
-    def _text(self, ids: Sequence[int]) -> str:
-        return " ".join(self.words[word] for word in ids if word != self.eos_id)

@@ -1,6 +1,7 @@
 """Scores of generated sentences: CIDEr-D, and the rewards of self-critical training."""
 
 from .base_scorer import BaseScorer
+from .bert_tokenized_scorer import BertTokenizedScorer
 from .bleu import Bleu4
 from .build import SCORER_REGISTRY, build_scorer
 from .cider import Cider
@@ -11,6 +12,7 @@ from .rouge import RougeL
 __all__ = [
     "SCORER_REGISTRY",
     "BaseScorer",
+    "BertTokenizedScorer",
     "Bleu4",
     "Cider",
     "CiderD",

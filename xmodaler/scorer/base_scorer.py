@@ -60,10 +60,11 @@ class BaseScorer:
             )
         self.types, self.scorers, self.weights = list(types), list(scorers), list(weights)
         self.eos_id, self.count_eos = eos_id, count_eos
+        #: The word that ends references.
+        self.end = eos_id
         given = isinstance(gt_path, Mapping)
-        captions = gt_path if given else read_references(gt_path)
         source = "the given captions" if given else f"'{gt_path}' (SCORER.GT_PATH)"
-        self.references = References(self._without_ends(captions), source)
+        self.references = self.read(gt_path, source)
         self._check(vocab_size)
         self._metrics = [self._bind(scorer) for scorer in self.scorers]
 
@@ -81,6 +82,12 @@ class BaseScorer:
             "vocab_size": cfg.MODEL.VOCAB_SIZE,
         }
 
+    def read(self, captions: str | Mapping[str, Any], source: str) -> References:
+        """The references of a file, or given ones."""
+        if not isinstance(captions, Mapping):
+            captions = read_references(captions)
+        return References(self._without_ends(captions), source)
+
     def __call__(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """Score decoded sentences.
 
@@ -94,14 +101,17 @@ class BaseScorer:
         Raises:
             UserError: An image has no references, or a score is not a number.
         """
-        sentences = self.hypotheses(batched_inputs[kfg.IDS], batched_inputs[kfg.G_SENTS_IDS])
+        ids = batched_inputs[kfg.IDS]
+        return self._score(ids, self.hypotheses(ids, batched_inputs[kfg.G_SENTS_IDS]))
+
+    def _score(self, ids: Sequence[str], sentences: Hypotheses) -> dict[str, Any]:
         total = np.zeros(len(sentences.lengths))
         result: dict[str, Any] = {}
         for name, weight, metric in zip(self.types, self.weights, self._metrics, strict=True):
             scores = metric(sentences)
             if not np.isfinite(scores).all():
                 row = int(np.flatnonzero(~np.isfinite(scores))[0])
-                image = batched_inputs[kfg.IDS][row * len(batched_inputs[kfg.IDS]) // len(scores)]
+                image = ids[row * len(ids) // len(scores)]
                 raise UserError(
                     f"the reward {name} of a sentence for image '{image}' is {scores[row]}; no "
                     "training can go on from that"
@@ -121,7 +131,7 @@ class BaseScorer:
             UserError: None of the captions is a reference of its image, or all of them are
                 worthless as captions of it.
         """
-        targets = _to_numpy(targets)
+        targets = to_numpy(targets)
         sentences = self.hypotheses(ids, np.where(targets < 0, self.eos_id, targets))
         pairs = zip(sentences.sentences(), sentences.images, strict=True)
         if not any(self._is_reference(words, place) for words, place in pairs):
@@ -130,8 +140,7 @@ class BaseScorer:
                 f"{self.references.source}, image '{ids[0]}' first; they were made from other "
                 "captions or with another vocabulary; write them anew with tools/cider_cache.py"
             )
-        words = np.where(sentences.words < 0, self.eos_id, sentences.words)
-        if not self({kfg.IDS: ids, kfg.G_SENTS_IDS: words})[kfg.REWARDS].any():
+        if not self._score(ids, sentences)[kfg.REWARDS].any():
             raise UserError(
                 f"the reward {self.types} is 0 even for the captions that people wrote, so nothing "
                 "can be learned from it; SCORER.CIDER_CACHED must be counted over many images"
@@ -139,9 +148,9 @@ class BaseScorer:
 
     def _is_reference(self, words: list[int], place: int) -> bool:
         """Whether a caption is one of a picture's, either of them perhaps cut short."""
-        words = [word for word in words if word != self.eos_id]
+        words = [word for word in words if word != self.end]
         for own in self.references.captions(place):
-            own = [word for word in own if word != self.eos_id]
+            own = [word for word in own if word != self.end]
             length = min(len(words), len(own))
             if length and words[:length] == own[:length]:
                 return True
@@ -149,23 +158,26 @@ class BaseScorer:
 
     def get_sents(self, sent: Any) -> list[list[int]]:
         """The words of every row of ``sent`` (R, T) up to the end word, as lists."""
-        words = _to_numpy(sent)
+        words = to_numpy(sent)
         pairs = zip(words.tolist(), self._lengths(words).tolist(), strict=True)
         return [row[:length] for row, length in pairs]
 
     def hypotheses(self, ids: Sequence[str], words: Any) -> Hypotheses:
         """Decoded rows as sentences of their pictures."""
-        words = _to_numpy(words)
+        words = to_numpy(words)
         words = words.reshape(-1, words.shape[-1])
-        if not len(ids) or len(words) % len(ids):
-            raise UserError(
-                f"{len(words)} sentences do not divide over {len(ids)} images; every image must "
-                "have the same number of sentences, adjacent"
-            )
         lengths = self._lengths(words)
         shown = np.arange(words.shape[1]) < lengths[:, None]
-        images = np.repeat(self.references.places(ids), len(words) // len(ids))
-        return Hypotheses(images, np.where(shown, words, -1), lengths)
+        return Hypotheses(self._images(ids, len(words)), np.where(shown, words, -1), lengths)
+
+    def _images(self, ids: Sequence[str], rows: int) -> np.ndarray:
+        """(R,) place of each row's picture among the references."""
+        if not len(ids) or rows % len(ids):
+            raise UserError(
+                f"{rows} sentences do not divide over {len(ids)} images; every image must "
+                "have the same number of sentences, adjacent"
+            )
+        return np.repeat(self.references.places(ids), rows // len(ids))
 
     def _lengths(self, words: np.ndarray) -> np.ndarray:
         ends = words == self.eos_id
@@ -176,7 +188,7 @@ class BaseScorer:
         if self.count_eos:
             return captions
         return {
-            name: [words[:-1] if words and words[-1] == self.eos_id else words for words in own]
+            name: [words[:-1] if words and words[-1] == self.end else words for words in own]
             for name, own in captions.items()
         }
 
@@ -203,5 +215,6 @@ class BaseScorer:
         return score
 
 
-def _to_numpy(words: Any) -> np.ndarray:
+def to_numpy(words: Any) -> np.ndarray:
+    """Word ids as an array, wherever they are."""
     return words.detach().cpu().numpy() if hasattr(words, "detach") else np.asarray(words)

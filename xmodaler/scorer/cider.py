@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from xmodaler.config import configurable
 from xmodaler.utils.errors import UserError
 
 from .build import SCORER_REGISTRY
-from .cider_files import read_frequencies
+from .cider_files import NGram, read_frequencies
 from .ngram_index import NgramIndex, NgramMatches
 from .ngram_table import NgramTable
 from .references import Hypotheses, References
@@ -29,15 +30,26 @@ class _Frequencies:
     """A table of document frequencies as arrays; it never grows.
 
     Args:
-        table: Documents that have an n-gram, by n-gram.
+        table: Documents that have an n-gram, by n-gram of ids or of words.
         log_num_documents: Natural logarithm of the number of documents.
         max_order: Longest n-gram of interest.
+
+    Attributes:
+        words: The words by number, where the table is one of words.
     """
 
     def __init__(
-        self, table: Mapping[tuple[int, ...], float], log_num_documents: float, max_order: int
+        self, table: Mapping[NGram, float], log_num_documents: float, max_order: int
     ) -> None:
         self.log_num_documents = log_num_documents
+        self.words: list[str] | None = None
+        if any(isinstance(word, str) for ngram in table for word in ngram):
+            numbers: dict[str, int] = {}
+            table = {
+                tuple(numbers.setdefault(word, len(numbers)) for word in ngram): count
+                for ngram, count in table.items()
+            }
+            self.words = list(numbers)
         by_order: list[list[tuple[tuple[int, ...], float]]] = [[] for _ in range(max_order)]
         for ngram, count in table.items():
             if 0 < len(ngram) <= max_order:
@@ -47,6 +59,28 @@ class _Frequencies:
             for order, own in enumerate(by_order, 1)
         ]
         self.counts = [np.array([count for _, count in own], dtype=np.float64) for own in by_order]
+
+    def numbered_as(self, references: References, source: str) -> _Frequencies:
+        """The same with the ids that the references give to words.
+
+        Raises:
+            UserError: One side has words, the other only ids.
+        """
+        vocabulary = references.vocabulary
+        if self.words is None and vocabulary is None:
+            return self
+        if self.words is None or vocabulary is None:
+            has, lacks = (source, references.source)
+            if self.words is None:
+                has, lacks = lacks, has
+            raise UserError(
+                f"{has} holds words and {lacks} ids; SCORER.NAME BertTokenizedScorer needs words "
+                "in both files, BaseScorer ids; write both with tools/cider_cache.py"
+            )
+        ids = [vocabulary.setdefault(word, len(vocabulary)) for word in self.words]
+        other = copy(self)
+        other.words, other.ngrams = None, [np.array(ids)[own] for own in self.ngrams]
+        return other
 
     def weights(self, counts: np.ndarray) -> np.ndarray:
         """``log N - log max(1, df)``."""
@@ -160,7 +194,11 @@ class Cider(Reward):
         return {"n": 4, "sigma": 6.0, "cider_cached": cfg.SCORER.CIDER_CACHED}
 
     def bind(self, references: References) -> Score:
-        return _BoundCider(self._frequencies, references, self.n, self.sigma)
+        return _BoundCider(self._numbered(references), references, self.n, self.sigma)
+
+    def _numbered(self, references: References) -> _Frequencies:
+        source = f"'{self.cider_cached}' (SCORER.CIDER_CACHED)"
+        return self._frequencies.numbered_as(references, source)
 
     def method(self) -> str:
         return "CIDEr"
@@ -173,7 +211,7 @@ class Cider(Reward):
         """
         index = references.ngrams(self.n)
         short = index.order < 2
-        counts = self._frequencies.by_number(index.table)[short]
+        counts = self._numbered(references).by_number(index.table)[short]
         unknown = float((counts == 0).mean()) if counts.size else 0.0
         if unknown > _MOST_UNKNOWN:
             raise UserError(

@@ -1,14 +1,15 @@
 """The two files behind CIDEr-D rewards: the references of the training pictures, and how many
 pictures have each n-gram.
 
-Both are JSON; the pickles that other projects keep in their place are read as well.
+Both are JSON; the pickles that other projects keep in their place are read as well. Words are ids,
+or text for models that write word pieces.
 """
 
 import json
 import math
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from xmodaler.utils.errors import UserError
@@ -17,11 +18,13 @@ from xmodaler.utils.file_io import expand_path
 from .cider_core import document_frequencies
 
 WordIds = list[int]
-NGram = tuple[int, ...]
+NGram = tuple[int, ...] | tuple[str, ...]
 
 
-def write_references(path: str | os.PathLike[str], references: Mapping[str, list[WordIds]]) -> None:
-    """Write ``{image id: [[word id, ..], ..]}``."""
+def write_references(
+    path: str | os.PathLike[str], references: Mapping[str, list[WordIds] | list[list[str]]]
+) -> None:
+    """Write ``{image id: [[word id, ..], ..]}``, or words in place of ids."""
     from xmodaler.utils.atomic import atomic_write
 
     with atomic_write(path, "w") as file:
@@ -37,17 +40,41 @@ def read_references(path: str | os.PathLike[str]) -> dict[str, list[WordIds]]:
     Raises:
         UserError: No such file, or not such a dict.
     """
+    return _read_captions(path, int, "word ids")
+
+
+def read_word_references(path: str | os.PathLike[str]) -> dict[str, list[list[str]]]:
+    """The references of every picture, as lists of words.
+
+    Args:
+        path: JSON or a pickle; where it does not exist, the same name with the other ending.
+
+    Raises:
+        UserError: No such file, or not such a dict.
+    """
+    return _read_captions(path, _word, "words (--tokenizer)")
+
+
+def _read_captions(
+    path: str | os.PathLike[str], read: Callable[[Any], Any], what: str
+) -> dict[str, Any]:
     content, path = _read(path, "SCORER.GT_PATH")
     try:
         return {
-            _text(name): [[int(word) for word in words] for words in captions]
+            _text(name): [[read(word) for word in words] for words in captions]
             for name, captions in content.items()
         }
     except (AttributeError, TypeError, ValueError):
         raise UserError(
-            f"'{path}' is not a dict from image ids to captions of word ids; "
+            f"'{path}' is not a dict from image ids to captions of {what}; "
             "tools/cider_cache.py --gts writes one"
         ) from None
+
+
+def _word(word: Any) -> str:
+    if not isinstance(word, str | bytes):
+        raise TypeError("an id in place of a word")
+    return _text(word)
 
 
 def count_documents(
@@ -74,12 +101,18 @@ def count_documents(
 def write_frequencies(
     path: str | os.PathLike[str], frequencies: Mapping[NGram, float], log_num_images: float
 ) -> None:
-    """Write ``{"ref_len": ln N, "document_frequency": {"12 7": 3, ..}}``."""
+    """Write ``{"ref_len": ln N, "document_frequency": {"12 7": 3, ..}}``.
+
+    N-grams of words, not of ids, are marked by ``"words": true``.
+    """
     from xmodaler.utils.atomic import atomic_write
 
     table = {" ".join(map(str, ngram)): int(count) for ngram, count in frequencies.items()}
+    content: dict[str, Any] = {"ref_len": log_num_images, "document_frequency": table}
+    if any(isinstance(word, str) for ngram in frequencies for word in ngram):
+        content["words"] = True
     with atomic_write(path, "w") as file:
-        json.dump({"ref_len": log_num_images, "document_frequency": table}, file)
+        json.dump(content, file)
 
 
 def read_frequencies(path: str | os.PathLike[str]) -> tuple[dict[NGram, float], float]:
@@ -94,7 +127,8 @@ def read_frequencies(path: str | os.PathLike[str]) -> tuple[dict[NGram, float], 
     content, path = _read(path, "SCORER.CIDER_CACHED")
     try:
         content = {_text(key): value for key, value in content.items()}
-        table = {_ngram(key): float(n) for key, n in content["document_frequency"].items()}
+        read = _text if content.get("words") else _word_or_id
+        table = {_ngram(key, read): float(n) for key, n in content["document_frequency"].items()}
         return table, float(content["ref_len"])
     except (AttributeError, KeyError, TypeError, ValueError):
         raise UserError(
@@ -103,8 +137,18 @@ def read_frequencies(path: str | os.PathLike[str]) -> tuple[dict[NGram, float], 
         ) from None
 
 
-def _ngram(key: str | Iterable[Any]) -> NGram:
-    return tuple(int(word) for word in (key.split() if isinstance(key, str) else key))
+def _ngram(key: str | Iterable[Any], read: Callable[[Any], int | str]) -> NGram:
+    """An n-gram from the text of a JSON file, whose words are ids unless the file says otherwise,
+    or from the tuple of a pickle.
+    """
+    if isinstance(key, str):
+        read = int if read is _word_or_id else read
+        return tuple(read(word) for word in key.split(" "))
+    return tuple(read(word) for word in key)
+
+
+def _word_or_id(word: Any) -> int | str:
+    return _text(word) if isinstance(word, str | bytes) else int(word)
 
 
 def _text(key: Any) -> str:

@@ -20,18 +20,24 @@ class References:
     Args:
         captions: ``{image id: [[word id, ..], ..]}``, at least one caption each.
         source: Where they come from, for messages.
+        vocabulary: The id of every word, where the captions were read as words; None where ids
+            are all that is known.
 
     Attributes:
-        source: As given.
+        source, vocabulary: As given.
         words: (sum of lengths,) int32, all captions in a row.
         starts: (captions + 1,) int64, where each caption begins in ``words``.
         first: (pictures + 1,) int64, the first caption of each picture.
     """
 
     def __init__(
-        self, captions: Mapping[str, Sequence[Sequence[int]]], source: str = "the references"
+        self,
+        captions: Mapping[str, Sequence[Sequence[int]]],
+        source: str = "the references",
+        vocabulary: dict[str, int] | None = None,
     ) -> None:
         self.source = source
+        self.vocabulary = vocabulary
         self._places = {str(name): place for place, name in enumerate(captions)}
         empty = next((name for name, own in captions.items() if not len(own)), None)
         if empty is not None:
@@ -91,21 +97,25 @@ class Hypotheses:
         images: (R,) int64 place of each sentence's picture among the references.
         words: (R, T) int64; what lies behind a sentence's length is -1.
         lengths: (R,) int64.
+        new_words: The words behind the last id of ``References.vocabulary``, where there is one.
     """
 
     images: np.ndarray
     words: np.ndarray
     lengths: np.ndarray
+    new_words: Sequence[str] = ()
     _matches: dict[int, NgramMatches] = field(default_factory=dict)
 
     @classmethod
-    def from_lists(cls, images: np.ndarray, sentences: Sequence[Sequence[int]]) -> Hypotheses:
+    def from_lists(
+        cls, images: np.ndarray, sentences: Sequence[Sequence[int]], new_words: Sequence[str] = ()
+    ) -> Hypotheses:
         """Pads sentences of different lengths."""
         lengths = np.array([len(words) for words in sentences], dtype=np.int64)
         padded = np.full((len(sentences), int(lengths.max(initial=1))), -1, dtype=np.int64)
         for row, words in zip(padded, sentences, strict=True):
             row[: len(words)] = words
-        return cls(images, padded, lengths)
+        return cls(images, padded, lengths, new_words)
 
     def sentences(self) -> list[list[int]]:
         """The sentences as lists."""

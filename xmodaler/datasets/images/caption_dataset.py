@@ -13,7 +13,7 @@ from xmodaler.utils.file_io import expand_path
 from ..annotations import CaptionedImage, read_captions
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
-from ..captions import encode_caption, words_to_ids
+from ..captions import encode_caption, sentences_to_ids
 from ..pictures import PictureReader
 from ..vocabulary import read_word_ids
 from .mscoco import MSCoCoDataset
@@ -135,9 +135,7 @@ class CaptionDataset(MSCoCoDataset):
     def _records(self, images: list[CaptionedImage]) -> list[dict[str, Any]]:
         if self.stage != "train":
             return [_record(image) for image in images]
-        from xmodaler.tokenization.ptb import PTBTokenizer
-
-        tokenizer, word_ids = PTBTokenizer(), read_word_ids(self.vocab_file)
+        word_ids = read_word_ids(self.vocab_file)
         if self.vocab_size is not None and len(word_ids) + 1 > self.vocab_size:
             raise UserError(
                 f"'{self.vocab_file}' has {len(word_ids)} words, so MODEL.VOCAB_SIZE must be at "
@@ -145,8 +143,7 @@ class CaptionDataset(MSCoCoDataset):
             )
         records = []
         for image in images:
-            sentences = (tokenizer.tokenize(caption) for caption in image.captions)
-            ids = [encoded for words in sentences if (encoded := words_to_ids(words, word_ids))]
+            ids = sentences_to_ids(image.captions, word_ids)
             record = _record(image)
             if ids:
                 arrays = [encode_caption(caption, self.max_seq_len) for caption in ids]
