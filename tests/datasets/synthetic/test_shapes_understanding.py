@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
+from xmodaler.datasets.answer_files import read_targets
 from xmodaler.datasets.synthetic import Scene, add_understanding, make_shapes, sample_scene
 from xmodaler.datasets.synthetic.choices import sample_choices
 from xmodaler.datasets.synthetic.concepts import SPLITS
@@ -102,6 +103,13 @@ def test_answers_are_true_of_the_pictures(shapes, split):
         assert annotation["true_answer"] == expected, question
         assert expected in answers and len(annotation["answers"]) == 10
         assert question["question"].startswith(annotation["question_type"])
+    targets, problems = read_targets(folder / f"{split}_target.json", answers)
+    assert not problems
+    for target, annotation in zip(targets, annotations, strict=True):
+        assert target["question_id"] == annotation["question_id"]
+        people = [record["answer"] for record in annotation["answers"]]
+        for label, score in zip(target["labels"], target["scores"], strict=True):
+            assert score == pytest.approx(vqa_accuracy(answers[label], people))
 
 
 def test_questions_ask_for_the_picture(asked):

@@ -102,6 +102,8 @@ def write_vqa(
         {**head, "task_type": "Open-Ended", "questions": questions},
     )
     write_json(folder / f"v2_shapes_{split}_annotations.json", {**head, "annotations": annotations})
+    mark = {"vocabulary": vocabulary_mark(vocabulary), "answers": len(vocabulary)}
+    write_json(folder / f"{split}_target.json", {**mark, "targets": targets})
 
 
 def write_answers(folder: Path) -> None:
