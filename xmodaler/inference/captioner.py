@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from xmodaler.config import CfgNode, kfg
-from xmodaler.inference.inputs import Item, SampleReader, expand
+from xmodaler.config import kfg
+from xmodaler.inference.base import LoadedPredictor, OnError, batches, check_counts
 from xmodaler.utils.errors import UserError
 
 __all__ = ["Caption", "Captioner"]
-
-logger = logging.getLogger(__name__)
-
-_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-OnError = str | Callable[[str, UserError], Any]
 
 
 @dataclass
@@ -63,42 +56,10 @@ class Caption:
         return record
 
 
-class Captioner:
-    """Captions pictures, videos or features of them, whichever its model was trained on.
+class Captioner(LoadedPredictor):
+    """Captions pictures, videos or features of them, whichever its model was trained on."""
 
-    Made by :func:`xmodaler.inference.load`.
-
-    Args:
-        model: The model with its weights; it is put into evaluation mode.
-        cfg: The config of its run.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        weights: The file that the weights came from.
-    """
-
-    def __init__(
-        self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
-    ) -> None:
-        if precision not in _PRECISIONS:
-            raise UserError(f"precision is '{precision}'; it is one of {', '.join(_PRECISIONS)}")
-        self.model = model.eval()
-        self.cfg = cfg
-        self.precision = precision
-        self.weights = weights
-        self.kind = _kind(model, cfg)
-        self._read = SampleReader(cfg, self.kind)
-
-    def __repr__(self) -> str:
-        return f"Captioner({self.cfg.MODEL.META_ARCHITECTURE} on {self.kind}, {self.device})"
-
-    @property
-    def reads_pictures(self) -> bool:
-        """Whether the model begins at the pixels of pictures."""
-        return self.kind == "pictures"
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return next(self.model.parameters()).device
+    ability = "describes pictures: .caption(pictures)"
 
     def __call__(self, pictures: Any, **options: Any) -> list[Caption]:
         return self.caption(pictures, **options)
@@ -155,19 +116,13 @@ class Captioner:
         on_error: OnError = "raise",
     ) -> Iterator[Caption]:
         """As :meth:`caption`, but gives captions as soon as their batch is done."""
-        limits = {"beam_size": beam_size, "batch_size": batch_size, "num_return": num_return}
-        for name, value in limits.items():
-            if value < 1:
-                raise UserError(f"{name} is {value}; it is at least 1")
+        check_counts(beam_size=beam_size, batch_size=batch_size, num_return=num_return)
         if not sample and num_return > beam_size:
             raise UserError(
                 f"num_return is {num_return} but a search with beam_size {beam_size} has only "
                 f"{beam_size} sentences; raise beam_size or sample"
             )
-        if on_error not in ("raise", "skip") and not callable(on_error):
-            raise UserError(f"on_error is {on_error!r}; it is 'raise', 'skip' or a function")
-        samples = self._samples(expand(pictures, self.kind), on_error)
-        while batch := list(itertools.islice(samples, batch_size)):
+        for batch in batches(self.read(pictures, on_error), batch_size):
             yield from self.caption_samples(batch, beam_size, num_return, sample, return_attention)
 
     @torch.inference_mode()
@@ -198,18 +153,6 @@ class Captioner:
             outputs = self.model(batch, use_beam_search=use_beam_search)
         return self._captions(batch, outputs, num_return)
 
-    def _samples(self, items: Iterable[Item], on_error: OnError) -> Iterator[dict[str, Any]]:
-        for item in items:
-            try:
-                yield self._read(item)
-            except UserError as error:
-                if on_error == "raise":
-                    raise
-                if on_error == "skip":
-                    logger.warning("skipped %s: %s", item.id, error)
-                else:
-                    on_error(item.id, error)
-
     @contextlib.contextmanager
     def _decoding(self, beam_size: int | None) -> Iterator[None]:
         """The precision and the beam size of one call; the model's own setting comes back."""
@@ -217,10 +160,8 @@ class Captioner:
         previous = getattr(searcher, "beam_size", None)
         if beam_size is not None and searcher is not None:
             searcher.beam_size = beam_size
-        dtype = _PRECISIONS[self.precision]
-        cast = torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
         try:
-            with cast:
+            with self._autocast():
                 yield
         finally:
             if previous is not None:
@@ -275,18 +216,3 @@ class Captioner:
             if self.reads_pictures and side > 1 and side * side == positions - extra:
                 return maps[:, extra:].reshape(len(maps), side, side)
         return maps
-
-
-def _kind(model: torch.nn.Module, cfg: CfgNode) -> str:
-    """What a model reads: "pictures", "videos" or "features"."""
-    from xmodaler.inference.arrays import run_dataset
-
-    embedding = getattr(model, "visual_embed", None)
-    reads_pixels = getattr(embedding, "reads_pictures", None)
-    loader = cfg.DATALOADER
-    if reads_pixels is None:
-        reads_pixels = bool(loader.IMAGE_FOLDER or loader.VIDEO_FOLDER) and not loader.FEATS_FOLDER
-    if not reads_pixels:
-        return "features"
-    is_video = bool(loader.VIDEO_FOLDER) or getattr(run_dataset(cfg), "noun", "") == "video"
-    return "videos" if is_video else "pictures"

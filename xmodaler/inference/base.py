@@ -1,0 +1,143 @@
+"""What loaded models of every task share: inputs, batches, precision, and errors that help."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, ClassVar, NoReturn
+
+import torch
+
+from xmodaler.config import CfgNode
+from xmodaler.inference.inputs import Item, SampleReader, expand
+from xmodaler.utils.errors import UserError
+
+__all__ = ["LoadedPredictor", "OnError", "batches", "check_counts"]
+
+logger = logging.getLogger(__name__)
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+OnError = str | Callable[[str, UserError], Any]
+
+
+class LoadedPredictor:
+    """A model with its weights that takes pictures, videos or features, and perhaps texts.
+
+    Made by :func:`xmodaler.inference.load`; a subclass a task.
+
+    Args:
+        model: The model with its weights; it is put into evaluation mode.
+        cfg: The config of its run.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        weights: The file that the weights came from.
+    """
+
+    ability: ClassVar[str] = ""
+    """What the model does and how to ask it, as the end of a sentence that begins with "it"."""
+
+    def __init__(
+        self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
+    ) -> None:
+        if precision not in _PRECISIONS:
+            raise UserError(f"precision is '{precision}'; it is one of {', '.join(_PRECISIONS)}")
+        self.model = model.eval()
+        self.cfg = cfg
+        self.precision = precision
+        self.weights = weights
+        self.kind = _kind(model, cfg)
+        self._read = SampleReader(cfg, self.kind)
+
+    def __repr__(self) -> str:
+        name = f"{type(self).__name__}({self.cfg.MODEL.META_ARCHITECTURE}"
+        return f"{name} on {self.kind}, {self.device})"
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether the model begins at the pixels of pictures."""
+        return self.kind == "pictures"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def caption(self, *args: Any, **options: Any) -> Any:
+        """Describes pictures, if the model was trained to."""
+        self._cannot("caption")
+
+    def answer(self, *args: Any, **options: Any) -> Any:
+        """Answers questions about pictures, if the model was trained to."""
+        self._cannot("answer")
+
+    def choose(self, *args: Any, **options: Any) -> Any:
+        """Chooses among answers, if the model was trained to."""
+        self._cannot("choose")
+
+    def retrieve(self, *args: Any, **options: Any) -> Any:
+        """Ranks pictures or texts, if the model was trained to."""
+        self._cannot("retrieve")
+
+    def _cannot(self, method: str) -> NoReturn:
+        raise UserError(
+            f"the {self.cfg.MODEL.META_ARCHITECTURE} of '{self.weights}' has no .{method}(...): it "
+            f"{self.ability}"
+        )
+
+    def read(self, sources: Any, on_error: OnError = "raise") -> Iterator[dict[str, Any]]:
+        """The samples of pictures, clips or features; see :meth:`Captioner.caption` for kinds.
+
+        Args:
+            sources: One or many.
+            on_error: What happens to one that cannot be read: ``"raise"``, ``"skip"`` (one
+                warning in the log), or a function of its id and the error.
+        """
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise UserError(f"on_error is {on_error!r}; it is 'raise', 'skip' or a function")
+        return self._samples(expand(sources, self.kind), on_error)
+
+    def _samples(self, items: Iterable[Item], on_error: OnError) -> Iterator[dict[str, Any]]:
+        for item in items:
+            try:
+                yield self._read(item)
+            except UserError as error:
+                if on_error == "raise":
+                    raise
+                if on_error == "skip":
+                    logger.warning("skipped %s: %s", item.id, error)
+                else:
+                    on_error(item.id, error)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        dtype = _PRECISIONS[self.precision]
+        return torch.autocast(self.device.type, dtype) if dtype else contextlib.nullcontext()
+
+
+def check_counts(**counts: int) -> None:
+    """Refuses numbers below 1, by name."""
+    for name, value in counts.items():
+        if value < 1:
+            raise UserError(f"{name} is {value}; it is at least 1")
+
+
+def batches(samples: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of at most ``size`` things, in order."""
+    samples = iter(samples)
+    while batch := list(itertools.islice(samples, size)):
+        yield batch
+
+
+def _kind(model: torch.nn.Module, cfg: CfgNode) -> str:
+    """What a model reads: "pictures", "videos" or "features"."""
+    from xmodaler.inference.arrays import run_dataset
+
+    embedding = getattr(model, "visual_embed", None)
+    reads_pixels = getattr(embedding, "reads_pictures", None)
+    loader = cfg.DATALOADER
+    if reads_pixels is None:
+        reads_pixels = bool(loader.IMAGE_FOLDER or loader.VIDEO_FOLDER) and not loader.FEATS_FOLDER
+    if not reads_pixels:
+        return "features"
+    is_video = bool(loader.VIDEO_FOLDER) or getattr(run_dataset(cfg), "noun", "") == "video"
+    return "videos" if is_video else "pictures"
