@@ -47,6 +47,18 @@ _C.DATALOADER.TEST_SPLIT = ""
 _C.DATALOADER.IMAGE_FOLDER = ""
 _C.DATALOADER.IMAGE_SIZE = 224
 _C.DATALOADER.IMAGE_AUGMENT = False
+# Which file an image id has: a JSON whose images[] hold id, file_name and optionally split, or a
+# pattern such as 'COCO_val2014_{:012d}.jpg'.
+_C.DATALOADER.IMAGE_LIST = ""
+_C.DATALOADER.IMAGE_NAME = ""
+# Rows and columns of stored grid features, which gives each its location; [0, 0] = none.
+_C.DATALOADER.FEATS_GRID = [0, 0]
+# VQA: the official annotations or the targets that tools/build_answers.py makes of them, and the
+# answer of each label ('' = ANNO_FOLDER/trainval_label2ans.json or .pkl).
+_C.DATALOADER.TRAIN_TARGETS = ""
+_C.DATALOADER.VAL_TARGETS = ""
+_C.DATALOADER.TEST_TARGETS = ""
+_C.DATALOADER.ANSWERS = ""
 _C.DATALOADER.VIDEO_FOLDER = ""
 # Which frames of a clip a model sees, MAX_FEAT_NUM at most: uniform, segment (one of each equal
 # part, at random in training) or fps (FRAME_RATE a second).

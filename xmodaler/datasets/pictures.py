@@ -57,14 +57,32 @@ class PictureReader:
         Raises:
             SampleError: It does not exist or is not a picture that can be decoded.
         """
-        from xmodaler.utils.pictures import load_picture
-
         path = expand_path(path)
         if not os.path.isfile(path):
             raise SampleError(f"picture '{path}'", "the file does not exist")
+        return self._decode(path)
+
+    def decode(self, content: bytes, name: str) -> Tensor:
+        """Read the content of a file.
+
+        Args:
+            content: Its bytes.
+            name: What it is called in messages.
+
+        Raises:
+            SampleError: It is not a picture that can be decoded.
+        """
+        try:
+            return self._decode(content)
+        except SampleError as error:
+            raise SampleError(name, str(error)) from None
+
+    def _decode(self, source: str | bytes) -> Tensor:
+        from xmodaler.utils.pictures import load_picture
+
         try:
             # A crop of half the area is enlarged; twice the side keeps its pixels real.
-            picture = load_picture(path, min_side=self.size * (2 if self.augment else 1))
+            picture = load_picture(source, min_side=self.size * (2 if self.augment else 1))
         except UserError as error:
             raise SampleError(str(error)) from None
         return self.convert(picture)
