@@ -88,7 +88,7 @@ def compare(task, prefix, trainer, losses, rates, start):
         for number, update in enumerate(updates):
             for name, value in update.items():
                 reference = expected.pop(f"{iteration}.{number}/loss/{name}")
-                torch.testing.assert_close(value, reference, **CLOSE, msg=lambda m: f"{name}: {m}")
+                torch.testing.assert_close(value, reference, **CLOSE, msg=f"{number} {name}")
     assert not expected, f"not compared: {sorted(expected)}"
     state = trainer.bare_model.state_dict()
     skipped = set(task.meta["unstable_under_rounding"])
@@ -101,7 +101,7 @@ def compare(task, prefix, trainer, losses, rates, start):
                 continue
             found = state[name].float() - (start[name].float() if kind == "delta" else 0.0)
             torch.testing.assert_close(
-                found.norm(), reference, rtol=1e-2, atol=1e-5, msg=lambda m: f"{kind} {name}: {m}"
+                found.norm(), reference, rtol=1e-2, atol=1e-5, msg=f"{kind} {name}"
             )
             compared += 1
     assert compared > 50
