@@ -14,7 +14,10 @@ from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
 # What the file of a JSON line may be called, the most usual first.
-_NAME_KEYS = ("image", "video", "file_name")
+_NAME_KEYS = ("image", "video", "file_name", "img_path")
+_CAPTION_KEYS = ("captions", "caption", "sentences")
+# Karpathy's files name the part of COCO's validation set that is used for training.
+_SPLITS = {"restval": "train"}
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,14 @@ def read_json(path: str | os.PathLike) -> Any:
 def read_captions(
     path: str | os.PathLike, split: str = ""
 ) -> tuple[list[CaptionedImage], list[Problem]]:
-    """Pictures and their captions from COCO captions JSON or JSON lines.
+    """Pictures and their captions from COCO captions JSON, Karpathy's JSON or JSON lines.
 
     A JSON file has ``images`` (``id``, ``file_name``, optional ``split``) and ``annotations``
-    (``image_id``, ``caption``). A ``.jsonl`` file has one object a line: ``image`` (or ``video``),
-    ``captions`` (a list; or ``caption``, one string), optional ``id`` and ``split``; without
-    ``id`` the number of the line is the id.
+    (``image_id``, ``caption``), or Karpathy's ``images`` (``cocoid`` or ``imgid``, ``filename``,
+    ``split``, ``sentences`` with ``raw``). A ``.jsonl`` file has one object a line: ``image`` (or
+    ``video``), ``captions`` (a list; or ``caption``, one string), optional ``id`` and ``split``;
+    without ``id`` the number of the line is the id. Lines of Flickr30k, ``img_path`` and
+    ``sentences``, have the name of the picture as their id.
 
     Args:
         path: The file; JSON lines are recognised by ``.jsonl``/``.ndjson`` or by their content.
@@ -114,7 +119,7 @@ def read_captions(
 
 
 def _is_json_lines(path: Path) -> bool:
-    if path.suffix.lower() in (".jsonl", ".ndjson", ".jsonlines"):
+    if path.suffix.lower() in (".jsonl", ".ndjson", ".jsonlines", ".jsonline"):
         return True
     if not path.is_file():
         return False
@@ -126,7 +131,7 @@ def _is_json_lines(path: Path) -> bool:
         record = json.loads(first)
     except json.JSONDecodeError:
         return False
-    return "images" not in record and ("image" in record or "video" in record)
+    return "images" not in record and any(key in record for key in ("image", "video", "img_path"))
 
 
 def _read_lines(path: Path) -> tuple[list[CaptionedImage], list[Problem]]:
@@ -163,9 +168,11 @@ def _read_lines(path: Path) -> tuple[list[CaptionedImage], list[Problem]]:
 def _image_of_line(record: Any, where: str, number: int) -> tuple[CaptionedImage, list[Problem]]:
     if not isinstance(record, dict):
         raise ValueError('not an object {"image": ..., "captions": [...]}')
-    image_id = record.get("id", record.get("image_id", number))
     name = next((record[key] for key in _NAME_KEYS if key in record), "")
-    captions = record.get("captions", record.get("caption", []))
+    flickr = "img_path" in record and isinstance(name, str)
+    otherwise = Path(name).stem if flickr else number
+    image_id = record.get("id", record.get("image_id", otherwise))
+    captions = next((record[key] for key in _CAPTION_KEYS if key in record), [])
     captions = [captions] if isinstance(captions, str) else captions
     if isinstance(image_id, bool) or not isinstance(image_id, str | int):
         raise ValueError(f"id {image_id!r} is neither a string nor an integer")
@@ -183,7 +190,7 @@ def _image_of_line(record: Any, where: str, number: int) -> tuple[CaptionedImage
     info = {
         key: value
         for key, value in record.items()
-        if key not in ("id", "image_id", "captions", "caption", "split", *_NAME_KEYS)
+        if key not in ("id", "image_id", "split", *_CAPTION_KEYS, *_NAME_KEYS)
     }
     split = record.get("split", "")
     return CaptionedImage(str(image_id), name, kept, str(split), where, info), problems
@@ -206,17 +213,19 @@ def _read_coco(path: Path) -> tuple[list[CaptionedImage], list[Problem]]:
     by_id: dict[str, CaptionedImage] = {}
     for k, entry in enumerate(content["images"]):
         where = f"{path.name} images[{k}]"
-        image_id = entry.get("id") if isinstance(entry, dict) else None
+        image_id = _first(entry, "id", "cocoid", "imgid")
         if isinstance(image_id, bool) or not isinstance(image_id, str | int):
             problems.append(Problem(where, "no 'id' that is an integer or a string", where))
         elif str(image_id) in by_id:
             reason = f"id {image_id} is already that of {by_id[str(image_id)].where}"
             problems.append(Problem(where, reason, where))
         else:
-            name, split = entry.get("file_name", ""), str(entry.get("split", ""))
-            info = {key: entry[key] for key in entry if key not in ("id", "file_name", "split")}
-            name = name if isinstance(name, str) else ""
-            image = CaptionedImage(str(image_id), name, [], split, f"{where} (id {image_id})", info)
+            image = _image_of_entry(entry, str(image_id), f"{where} (id {image_id})")
+            for k, sentence in enumerate(_sentences(entry)):
+                if reason := _caption_fault(sentence):
+                    problems.append(Problem(image.where, f"sentence {k + 1} {reason}"))
+                else:
+                    image.captions.append(sentence)
             by_id[image.image_id] = image
     for caption, image_id, problem in _coco_captions(path, content.get("annotations", [])):
         if problem is None and image_id not in by_id:
@@ -226,6 +235,34 @@ def _read_coco(path: Path) -> tuple[list[CaptionedImage], list[Problem]]:
         else:
             by_id[image_id].captions.append(caption)
     return list(by_id.values()), problems
+
+
+def _first(entry: Any, *keys: str) -> Any:
+    found = (entry[key] for key in keys if key in entry) if isinstance(entry, dict) else ()
+    return next(iter(found), None)
+
+
+def _image_of_entry(entry: dict[str, Any], image_id: str, where: str) -> CaptionedImage:
+    name, split = _first(entry, "file_name", "filename"), str(entry.get("split", ""))
+    if isinstance(entry.get("filepath"), str) and isinstance(name, str):
+        name = os.path.join(entry["filepath"], name)
+    own = ("id", "file_name", "filename", "filepath", "split", "sentences")
+    info = {key: entry[key] for key in entry if key not in own}
+    name = name if isinstance(name, str) else ""
+    return CaptionedImage(image_id, name, [], _SPLITS.get(split, split), where, info)
+
+
+def _sentences(entry: dict[str, Any]) -> list[Any]:
+    """The sentences of an image of Karpathy's: as written, or their words where that is lost."""
+    found = entry.get("sentences")
+    if not isinstance(found, list):
+        return []
+    return [
+        sentence.get("raw", " ".join(map(str, sentence.get("tokens") or [])))
+        if isinstance(sentence, dict)
+        else sentence
+        for sentence in found
+    ]
 
 
 def _coco_captions(path: Path, annotations: Any) -> Iterator[tuple[str, str, Problem | None]]:
