@@ -1,0 +1,299 @@
+"""Encoder-only models of texts and pictures: UNITER, and ViLBERT's co-attention in its place."""
+
+import random
+
+import pytest
+import torch
+
+from xmodaler.config import get_cfg, kfg
+from xmodaler.losses import build_losses
+from xmodaler.losses.scored_rows import R_SELECTED, U_SELECTED, V_SELECTED
+from xmodaler.modeling import add_config, build_model
+from xmodaler.modeling.stage_keys import SCORES_ONLY
+from xmodaler.utils.errors import UserError
+
+VOCAB, FEATURES, CLASSES, LABELS = 31, 10, 7, 9
+TASKS = ("itm", "mlm", "mrfr", "mrc-kl")
+ENCODERS = ("SingleStreamBertEncoder", "CoAttentionBertEncoder")
+TEXT = (kfg.U_TOKENS_IDS, kfg.U_TOKENS_TYPE, kfg.TOKENS_MASKS)
+VISUAL = (kfg.ATT_FEATS, kfg.ATT_FEATS_LOC, kfg.ATT_MASKS)
+HEADS = {
+    "vqa": ("UniterForMMUnderstanding", LABELS, "BCEWithLogits"),
+    "vcr": ("UniterForMMUnderstanding", 1, "CrossEntropy"),
+    "retrieval": ("UniterRetrieval", 1, "Triplet"),
+}
+
+
+def config(encoder, task, **changes):
+    cfg = get_cfg()
+    model = cfg.MODEL
+    model.DEVICE, model.VOCAB_SIZE, model.MAX_SEQ_LEN, model.ENCODER = "cpu", VOCAB, 12, encoder
+    model.TOKEN_EMBED.NAME, model.VISUAL_EMBED.NAME = "TokenBaseEmbedding", "VisualBaseEmbedding"
+    model.TOKEN_EMBED.POSITION, model.TOKEN_EMBED.POSITION_MAX_LEN = "NNEmbeddingEncoding", 14
+    model.TOKEN_EMBED.TYPE_VOCAB_SIZE, model.VISUAL_EMBED.LOCATION_SIZE = 3, 5
+    model.TOKEN_EMBED.USE_NORM = model.VISUAL_EMBED.USE_NORM = True
+    model.TOKEN_EMBED.DIM = model.VISUAL_EMBED.OUT_DIM = model.BERT.HIDDEN_SIZE = 16
+    model.VISUAL_EMBED.IN_DIM, model.BERT.INTERMEDIATE_SIZE = FEATURES, 24
+    model.BERT.NUM_ATTENTION_HEADS, model.BERT.NUM_HIDDEN_LAYERS = 4, 3
+    model.BERT.V_NUM_HIDDEN_LAYERS, model.BERT.NUM_UNDERSTANDING_LAYERS = 3, 2
+    model.BERT.NUM_GENERATION_LAYERS = 0
+    cfg.DECODE_STRATEGY.NAME = cfg.INFERENCE.VOCAB = ""
+    if task == "pretrain":
+        model.META_ARCHITECTURE, model.PREDICTOR = "UniterPretrain", "BertPredictionHead"
+        model.V_PREDICTOR, model.BERT.V_TARGET_SIZE = "BertVisualPredictionHead", CLASSES
+        cfg.LOSSES.NAMES = ["PretrainLosses"]
+        add_config(cfg, cfg)
+        model.V_REGRESSOR = "BertVisualFeatureRegressionHead"
+        model.ITM_PREDICTOR = "BertIsMatchedPredictor"
+    else:
+        model.META_ARCHITECTURE, labels, loss = HEADS[task]
+        model.PREDICTOR = "SingleStreamMultiModalPredictor"
+        if encoder == "CoAttentionBertEncoder":
+            model.PREDICTOR = "MultiModalPredictor"
+        elif task == "retrieval":
+            model.PREDICTOR = "SingleStreamMultiModalSimilarity"
+        cfg.LOSSES.NAMES = [loss]
+        add_config(cfg, cfg)
+        model.MM_PREDICTOR.LABELS_NUM = labels
+        if "POOLER_INPUT_SIZE" in model.MM_PREDICTOR:
+            model.MM_PREDICTOR.POOLER_INPUT_SIZE = model.MM_PREDICTOR.POOLER_OUTPUT_SIZE = 16
+    for key, value in changes.items():
+        setattr(model, key, value)
+    return cfg
+
+
+def build(encoder, task, seed=0, **changes):
+    torch.manual_seed(seed)
+    return build_model(config(encoder, task, **changes))
+
+
+def quiet(model):
+    """Without dropout, so that training mode is deterministic."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_probs_dropout_prob"):
+            module.attention_probs_dropout_prob = 0.0
+    return model
+
+
+def batch_of(task, images=3, groups=4, length=8, regions=6, seed=0):
+    """A padded batch; ``groups`` texts for every picture, one for pre-training and VQA."""
+    groups = 1 if task in ("pretrain", "vqa") else groups
+    rows, generator = images * groups, torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    words = torch.randint(3, length + 1, (rows, 1), generator=generator)
+    shown = torch.arange(length) < words
+    boxes = torch.arange(regions) < torch.randint(2, regions + 1, (images, 1), generator=generator)
+    tokens = torch.randint(1, VOCAB, (rows, length), generator=generator) * shown
+    batch = {
+        kfg.U_TOKENS_IDS: tokens,
+        kfg.U_TOKENS_TYPE: (torch.arange(length) > 2).long().expand(rows, length),
+        kfg.TOKENS_MASKS: shown,
+        kfg.ATT_FEATS: draw(images, regions, FEATURES) * boxes[..., None],
+        kfg.ATT_FEATS_LOC: draw(images, regions, 5) * boxes[..., None],
+        kfg.ATT_MASKS: boxes,
+    }
+    if task == "vqa":
+        batch[kfg.U_TARGET_IDS] = draw(rows, LABELS)
+    if task == "vcr":
+        batch[kfg.U_TARGET_IDS] = torch.randint(0, 4, (images, 1), generator=generator)
+    if task == "retrieval":
+        batch[kfg.SAMPLE_PER_SAMPLE] = groups
+    if task == "pretrain":
+        asked = shown & (torch.arange(length) % 3 == 1)
+        chosen = boxes & (torch.arange(regions) % 2 == 0)
+        batch |= {
+            kfg.U_TOKENS_IDS_WO_MASK: tokens,
+            kfg.U_TOKENS_IDS: tokens.masked_fill(asked, 2),
+            kfg.U_TARGET_IDS: tokens.masked_fill(~asked, -1),
+            kfg.ATT_FEATS_WO_MASK: batch[kfg.ATT_FEATS],
+            kfg.ATT_FEATS: batch[kfg.ATT_FEATS] * ~chosen[..., None],
+            kfg.V_TARGET: draw(images, regions, CLASSES).softmax(-1),
+            kfg.V_TARGET_LABELS: chosen * 2 - 1,
+            kfg.ITM_NEG_LABEL: torch.arange(images) % 3 // 2,
+        }
+    return batch
+
+
+def total(cfg, outputs):
+    return sum(sum(loss(outputs).values()) for loss in build_losses(cfg))
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("task", HEADS)
+def test_a_step_of_training_reaches_every_part_and_lowers_the_loss(encoder, task):
+    cfg = config(encoder, task)
+    model = quiet(build(encoder, task)).train()
+    batch = batch_of(task)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    values = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = total(cfg, model(batch))
+        loss.backward()
+        values.append(loss.item())
+        optimizer.step()
+    assert values[-1] < values[0]
+    unused = {name for name, p in model.named_parameters() if p.grad is None}
+    assert {name.split(".")[0] for name in unused} == {"itm_predictor"}  # kept for its weights
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_pretraining_reaches_every_part(encoder):
+    cfg = config(encoder, "pretrain")
+    model = quiet(build(encoder, "pretrain")).train()
+    reached = set()
+    for task in TASKS:
+        model.sampling_pool = [task]
+        model.zero_grad(set_to_none=True)
+        total(cfg, model(batch_of("pretrain"))).backward()
+        reached |= gradients(model).keys()
+    assert reached == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("task", TASKS)
+def test_training_computes_what_losses_need_alone(encoder, task):
+    """The loss and the gradients are those of all states; logits come for targets only."""
+    cfg = config(encoder, "pretrain")
+    model, batch = quiet(build(encoder, "pretrain")), batch_of("pretrain")
+    model.sampling_pool = [task]
+    losses, norms = [], []
+    for mode in (False, True):
+        model.train(mode).zero_grad(set_to_none=True)
+        outputs = model(batch)
+        losses.append(total(cfg, outputs))
+        losses[-1].backward()
+        norms.append(gradients(model))
+    torch.testing.assert_close(losses[0], losses[1])
+    for name, value in norms[0].items():  # what nobody reads is not computed, its gradient was 0
+        other = norms[1].get(name, torch.zeros_like(value))
+        torch.testing.assert_close(other, value, atol=1e-6, rtol=1e-4)
+    selected = {"mlm": U_SELECTED, "mrfr": R_SELECTED, "mrc-kl": V_SELECTED}.get(task)
+    if selected:
+        mismatched = batch[kfg.ITM_NEG_LABEL] > 0
+        wanted = batch[kfg.U_TARGET_IDS] if task == "mlm" else batch[kfg.V_TARGET_LABELS]
+        count = (wanted.masked_fill(mismatched[:, None], -1) > 0).sum()
+        assert len(outputs[selected].logits) == count
+        assert kfg.U_LOGITS not in outputs and kfg.V_LOGITS not in outputs
+    assert kfg.U_HIDDEN_STATES not in outputs
+
+
+def test_a_batch_of_mismatches_alone_teaches_nothing_but_matching():
+    cfg, batch = config(ENCODERS[0], "pretrain"), batch_of("pretrain")
+    batch[kfg.ITM_NEG_LABEL] = torch.ones(3, dtype=torch.long)
+    model = build(ENCODERS[0], "pretrain").train()
+    for task in TASKS:
+        model.sampling_pool = [task]
+        model.zero_grad(set_to_none=True)
+        loss = total(cfg, model(batch))
+        loss.backward()
+        assert (loss > 0) == (task == "itm")
+        assert all(grad.isfinite().all() for grad in gradients(model).values())
+
+
+def test_only_one_side_is_masked():
+    """What a task does not ask for is shown unmasked."""
+    model, batch = build(ENCODERS[0], "pretrain").eval(), batch_of("pretrain")
+    seen = {}
+    words, regions = kfg.U_TOKENS_IDS, kfg.ATT_FEATS
+    for part, key in ((model.token_embed, words), (model.visual_embed, regions)):
+        part.register_forward_pre_hook(lambda _, args, key=key: seen.update({key: args[0][key]}))
+    for task, masked in (("itm", ""), ("mlm", words), ("mrfr", regions), ("mrc-kl", regions)):
+        model.sampling_pool = [task]
+        model(batch)
+        for key in (words, regions):
+            assert torch.equal(seen[key], batch[key if key == masked else f"{key}_WO_MASK"])
+
+
+def test_tasks_are_drawn_by_ratio_and_with_the_seed():
+    model = build(ENCODERS[0], "pretrain", PRETRAIN_TASKS_MIX_RATIO=[3, 4, 2, 2]).train()
+    assert sorted(model.sampling_pool) == sorted(["itm"] * 3 + ["mlm"] * 4 + ["mrfr", "mrc-kl"] * 2)
+    random.seed(5)
+    state = random.getstate()
+    first = [model.draw_task() for _ in range(300)]
+    random.setstate(state)
+    assert first == [model.draw_task() for _ in range(300)]
+    assert set(first) == set(TASKS)
+    assert 80 < first.count("mlm") < 140
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("task", HEADS)
+@pytest.mark.parametrize("scores_only", [False, True])
+@torch.no_grad()
+def test_a_row_does_not_depend_on_neighbours_or_padding(encoder, task, scores_only):
+    model, batch = build(encoder, task).eval(), batch_of(task)
+    rows, images = len(batch[kfg.U_TOKENS_IDS]), len(batch[kfg.ATT_FEATS])
+    together = model({**batch, SCORES_ONLY: scores_only})
+    for row in range(rows):
+        image = row * images // rows
+        words = int(batch[kfg.TOKENS_MASKS][row].sum())
+        boxes = int(batch[kfg.ATT_MASKS][image].sum())
+        alone = {key: batch[key][row : row + 1, :words] for key in TEXT}
+        alone |= {key: batch[key][image : image + 1, :boxes] for key in VISUAL}
+        out = model({**alone, SCORES_ONLY: scores_only})
+        torch.testing.assert_close(
+            out[kfg.U_LOGITS][0], together[kfg.U_LOGITS][row], atol=1e-5, rtol=1e-4
+        )
+        torch.testing.assert_close(
+            out[kfg.OUTPUT][0], together[kfg.OUTPUT][row], atol=1e-5, rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@torch.no_grad()
+def test_regions_once_per_picture_or_once_per_text(encoder):
+    model, batch = build(encoder, "vcr").eval(), batch_of("vcr")
+    repeated = {**batch, **{key: batch[key].repeat_interleave(4, dim=0) for key in VISUAL}}
+    torch.testing.assert_close(model(batch)[kfg.U_LOGITS], model(repeated)[kfg.U_LOGITS])
+
+
+@torch.no_grad()
+def test_outputs_by_task():
+    outputs = {task: build(ENCODERS[0], task).eval()(batch_of(task)) for task in HEADS}
+    answers = outputs["vqa"][kfg.OUTPUT]
+    assert answers.dtype == torch.int64
+    assert torch.equal(answers, outputs["vqa"][kfg.U_LOGITS].argmax(-1))
+    scores = outputs["retrieval"][kfg.OUTPUT]
+    assert scores.shape == (12, 1) and torch.equal(scores, outputs["retrieval"][kfg.U_LOGITS])
+
+
+def test_bad_batches_and_settings():
+    model = build(ENCODERS[0], "vqa")
+    batch = batch_of("vqa")
+    with pytest.raises(UserError, match="U_TOKENS_IDS"):
+        model({key: batch[key] for key in VISUAL})
+    with pytest.raises(UserError, match="TOKENS_MASKS"):
+        model({**batch, kfg.TOKENS_MASKS: batch[kfg.TOKENS_MASKS][:, 1:]})
+    with pytest.raises(UserError, match="3 text rows do not divide over 2 images"):
+        model({**batch, **{key: batch[key][:2] for key in VISUAL}})
+    long = torch.ones(3, 15, dtype=torch.long)
+    with pytest.raises(UserError, match="exceeds the 14 positions"):
+        model({**{key: batch[key] for key in VISUAL}, kfg.U_TOKENS_IDS: long})
+    with pytest.raises(UserError, match="V_TARGET"):
+        pretrain = build(ENCODERS[0], "pretrain")
+        pretrain.sampling_pool = ["mrc-kl"]
+        wanting = batch_of("pretrain")
+        del wanting[kfg.V_TARGET]
+        pretrain(wanting)
+    with pytest.raises(UserError, match="'mlmm'"):
+        build(ENCODERS[0], "pretrain", PRETRAIN_TASKS=["mlmm"], PRETRAIN_TASKS_MIX_RATIO=[1])
+    with pytest.raises(UserError, match="every task needs one"):
+        build(ENCODERS[0], "pretrain", PRETRAIN_TASKS=["mlm"])
+    with pytest.raises(UserError, match="draws no task"):
+        build(ENCODERS[0], "pretrain", PRETRAIN_TASKS_MIX_RATIO=[0, 0, 0, 0])
+    with pytest.raises(UserError, match=r"MODEL\.ITM_PREDICTOR"):
+        build(ENCODERS[0], "pretrain", ITM_PREDICTOR="")
+    with pytest.raises(UserError, match="connections"):
+        cfg = config(ENCODERS[1], "vqa")
+        cfg.MODEL.BERT.NUM_UNDERSTANDING_LAYERS = 4
+        build_model(cfg)
