@@ -12,8 +12,14 @@ HEAD_POSITIONS = "_HEAD_POSITIONS"
 SKIP_PADDING = "_SKIP_PADDING"
 """True when nobody reads the states of hidden positions."""
 
+U_PACKING = "_U_PACKING"
+"""As G_PACKING, for the text to be understood."""
+
 DECODER_CACHE = "_DECODER_CACHE"
 """Keys and values of the words generated so far, one store per image."""
+
+ENCODER_CACHE = "_ENCODER_CACHE"
+"""The same in an encoder that words pass through."""
 
 CAPTION_PLAN = "_CAPTION_PLAN"
 """The CaptionPlan of the batch, made while the words were still on the host."""
@@ -47,7 +53,9 @@ INTERNAL = (
     G_PACKING,
     HEAD_POSITIONS,
     SKIP_PADDING,
+    U_PACKING,
     DECODER_CACHE,
+    ENCODER_CACHE,
     CAPTION_PLAN,
     ATTENTION_WEIGHTS,
 )

@@ -6,6 +6,7 @@ from .causal_conv_decoder import CausalConvDecoder
 from .conv_decoder import ConvDecoder
 from .cosnet_decoder import COSNetDecoder
 from .decoder import Decoder
+from .decouple_bert_decoder import DecoupleBertDecoder
 from .gru_decoder import GRUDecoder
 from .meshed_decoder import MeshedDecoder
 from .mplstm_decoder import MPLSTMDecoder
@@ -24,6 +25,7 @@ __all__ = [
     "CausalConvDecoder",
     "ConvDecoder",
     "Decoder",
+    "DecoupleBertDecoder",
     "GRUDecoder",
     "MPLSTMDecoder",
     "MeshedDecoder",

@@ -3,13 +3,13 @@
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import nn
 
 from xmodaler.config import kfg
 
-from ..layers.kv_cache import empty_cache, own_slots, slot_mask
+from ..layers.kv_cache import copied, empty_cache, empty_history, own_slots, slot_mask
 from ..layers.masking import compute_dtype
+from ..predictor.states import last_state
 from ..stage_keys import (
     ATTENTION_WEIGHTS,
     DECODER_CACHE,
@@ -52,11 +52,10 @@ class CachedDecoder(Decoder):
 
     def preprocess(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
         """P_ATT_FEATS, the memory of the image for every layer, and an empty history."""
-        feats = batched_inputs[kfg.ATT_FEATS]
-        slots = torch.zeros(feats.shape[0], 0, dtype=torch.long, device=feats.device)
+        feats = last_state(batched_inputs[kfg.ATT_FEATS])
         return {
             kfg.P_ATT_FEATS: self.memories(batched_inputs),
-            kfg.HISTORY_STATES: slots,
+            kfg.HISTORY_STATES: empty_history(feats.shape[0], feats.device),
             DECODER_CACHE: empty_cache(len(self.stack)),
         }
 
@@ -70,7 +69,7 @@ class CachedDecoder(Decoder):
             return self._step(batched_inputs)
         causal, masks = batched_inputs[kfg.EXT_G_TOKENS_MASKS], self.memory_masks(batched_inputs)
         packing = batched_inputs.get(G_PACKING)
-        x = batched_inputs[kfg.G_TOKEN_EMBED]
+        x = last_state(batched_inputs[kfg.G_TOKEN_EMBED])
         hidden = []
         for layer, memory in zip(self.stack, batched_inputs[kfg.P_ATT_FEATS], strict=True):
             if memory is not None:
@@ -79,10 +78,9 @@ class CachedDecoder(Decoder):
         return {kfg.G_HIDDEN_STATES: hidden}
 
     def _step(self, batched_inputs: dict[str, Any]) -> dict[str, Any]:
-        x = batched_inputs[kfg.G_TOKEN_EMBED]
+        x = last_state(batched_inputs[kfg.G_TOKEN_EMBED])
         memories, masks = batched_inputs[kfg.P_ATT_FEATS], self.memory_masks(batched_inputs)
-        cache = dict(batched_inputs[DECODER_CACHE])
-        cache["keys"], cache["values"] = list(cache["keys"]), list(cache["values"])
+        cache = copied(batched_inputs[DECODER_CACHE])
         images = batched_inputs[kfg.ATT_FEATS].shape[0]
         groups = x.shape[0] // images
         slots = own_slots(batched_inputs[kfg.HISTORY_STATES], cache["used"], groups)

@@ -1,6 +1,7 @@
 """Encoders: relations within a picture (or a text)."""
 
 from .build import ENCODER_REGISTRY, add_encoder_config, build_encoder
+from .co_attention_bert_encoder import CoAttentionBertEncoder
 from .conv_encoder import ConvEncoder
 from .cosnet_encoder import COSNetEncoder
 from .encoder import Encoder
@@ -13,11 +14,13 @@ from .single_stream_bert_encoder import SingleStreamBertEncoder
 from .tag_encoder import TagEncoder
 from .tdconved_encoder import TDConvEDEncoder
 from .transformer_encoder import TransformerEncoder
+from .two_stream_bert_encoder import TwoStreamBertEncoder
 from .updown_encoder import UpDownEncoder
 
 __all__ = [
     "ENCODER_REGISTRY",
     "COSNetEncoder",
+    "CoAttentionBertEncoder",
     "ConvEncoder",
     "Encoder",
     "GCNEncoder",
@@ -29,6 +32,7 @@ __all__ = [
     "TDConvEDEncoder",
     "TagEncoder",
     "TransformerEncoder",
+    "TwoStreamBertEncoder",
     "UpDownEncoder",
     "add_encoder_config",
     "build_encoder",

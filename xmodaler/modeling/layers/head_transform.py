@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from xmodaler.config import CfgNode, configurable
 
 from .create_act import get_activation
+from .few_rows import StepWeights, linear
 from .projected_residual import LAYER_NORM_EPS
 
 
@@ -32,6 +33,6 @@ class BertPredictionHeadTransform(nn.Module):
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         return {"hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE, "hidden_act": cfg.MODEL.BERT.HIDDEN_ACT}
 
-    def forward(self, hidden_states: Tensor) -> Tensor:
+    def forward(self, hidden_states: Tensor, weights: StepWeights | None = None) -> Tensor:
         """(..., D) -> (..., D)."""
-        return self.LayerNorm(self.activation(self.dense(hidden_states)))
+        return self.LayerNorm(self.activation(linear(self.dense, hidden_states, weights)))

@@ -23,6 +23,16 @@ def empty_cache(num_layers: int) -> Cache:
     return {"keys": [None] * num_layers, "values": [None] * num_layers, "used": 0}
 
 
+def empty_history(images: int, device: torch.device) -> Tensor:
+    """(B, 0) int64: the slots of one hypothesis per image before any word."""
+    return torch.zeros(images, 0, dtype=torch.long, device=device)
+
+
+def copied(cache: Cache) -> Cache:
+    """A cache whose layers can be set without changing this one's."""
+    return {**cache, "keys": list(cache["keys"]), "values": list(cache["values"])}
+
+
 def own_slots(slots: Tensor, used: int, groups: int) -> Tensor:
     """The slots of each hypothesis once this step's words are stored.
 

@@ -17,17 +17,22 @@ def compute_dtype(reference: Tensor) -> torch.dtype:
     return reference.dtype
 
 
-def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where visible, half the dtype's most negative number elsewhere.
+BERT_HIDDEN = -10000.0
+"""What BERT adds to the scores of hidden positions."""
 
-    Half, so that adding any score stays finite: a softmax over nothing but hidden entries then
-    is uniform instead of NaN.
+
+def additive(visible: Tensor, dtype: torch.dtype, hidden: float | None = None) -> Tensor:
+    """0 where visible, a large negative number elsewhere.
+
+    By default half the dtype's most negative number: half, so that adding any score stays
+    finite; a softmax over nothing but hidden entries then is uniform instead of NaN.
 
     Args:
         visible: Bool mask of any shape.
         dtype: A floating dtype.
+        hidden: The negative number, or None for the default.
     """
-    hidden = torch.finfo(dtype).min / 2
+    hidden = torch.finfo(dtype).min / 2 if hidden is None else hidden
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
         ~visible, hidden
     )

@@ -29,6 +29,20 @@ class Packing:
         """Share of the padded positions that is real."""
         return self.index.numel() / max(self.rows * self.length, 1)
 
+    def followed_by(self, other: "Packing") -> "Packing":
+        """The packing of longer rows: this one's positions in front, the other's behind.
+
+        Packed, all of this one's rows come first; ``index`` then does not rise throughout.
+        """
+        length = self.length + other.length
+        index = torch.cat(
+            [
+                self.index // self.length * length + self.index % self.length,
+                other.index // other.length * length + self.length + other.index % other.length,
+            ]
+        )
+        return Packing(index, self.rows, length)
+
     def pack(self, padded: Tensor) -> Tensor:
         """(rows, length, ...) -> (count, ...)."""
         return padded.flatten(0, 1).index_select(0, self.index)

@@ -21,11 +21,13 @@ from ..layers.grouping import queries_per_image
 from ..layers.masking import as_bool
 from ..layers.packing import worth_packing
 from ..predictor import add_predictor_config, build_predictor
+from ..predictor.states import last_state
 from ..stage_keys import (
     ATT_PACKING,
     ATTENTION_WEIGHTS,
     CAPTION_PLAN,
     DECODER_CACHE,
+    ENCODER_CACHE,
     STEP_WEIGHTS,
 )
 from .batches import Batch, per_image, repeat_images, row_keys
@@ -195,7 +197,10 @@ class BaseEncoderDecoder(nn.Module, ABC):
             for the steps, or None.
         """
         batch, encoded = self._encode(batched_inputs, skip_padding=True)
+        batch[kfg.ATT_FEATS] = last_state(batch[kfg.ATT_FEATS])
         prepared = self.decoder.preprocess(batch)
+        if hasattr(self.encoder, "start_steps"):
+            prepared.update(self.encoder.start_steps(batch))
         rows = {key: prepared.pop(key) for key in row_keys(self.decoder) if key in prepared}
         images = batch[kfg.ATT_FEATS].shape[0]
         types = batch.get(kfg.G_TOKENS_TYPE)
@@ -219,7 +224,8 @@ class BaseEncoderDecoder(nn.Module, ABC):
         """Copies of the weights of the steps, where they pay."""
         if self.training or not are_few(feats.shape[0], feats):
             return None
-        owners = [part for part in (self.decoder, self.predictor) if hasattr(part, "step_layers")]
+        parts = (self.encoder, self.decoder, self.predictor)
+        owners = [part for part in parts if hasattr(part, "step_layers")]
         return StepWeights.kept(self, [each for part in owners for each in part.step_layers()])
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -239,8 +245,9 @@ class BaseEncoderDecoder(nn.Module, ABC):
         self._step(batch)
         logits = batch[kfg.G_LOGITS]
         new = {**state, "time": state["time"] + 1, "rows": {key: batch[key] for key in rows}}
-        if DECODER_CACHE in memory:
-            new["memory"] = {**memory, DECODER_CACHE: batch[DECODER_CACHE]}
+        caches = {key: batch[key] for key in (DECODER_CACHE, ENCODER_CACHE) if key in memory}
+        if caches:
+            new["memory"] = {**memory, **caches}
         if ATTENTION_WEIGHTS in batch:
             new["attention"] = batch[ATTENTION_WEIGHTS]
         return logits.reshape(tokens.shape[0], -1).contiguous(), new

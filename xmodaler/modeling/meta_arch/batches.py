@@ -45,7 +45,7 @@ def placed_logits(logits: Tensor, positions: Tensor, batch: Batch, scored: bool)
 def row_keys(decoder: nn.Module) -> tuple[str, ...]:
     """Keys of a decoder's state, one row per hypothesis."""
     keys = (kfg.G_HIDDEN_STATES, kfg.G_CELL_STATES, kfg.HISTORY_STATES)
-    return getattr(decoder, "row_keys", keys)
+    return (*getattr(decoder, "row_keys", keys), kfg.ENC_HISTORY_STATES)
 
 
 def per_image(batch: Batch, images: int) -> Batch:

@@ -33,6 +33,9 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
         **parts: As for :class:`BaseEncoderDecoder`.
     """
 
+    feeds_own_words = True
+    """Whether SS_PROB has an effect."""
+
     @configurable
     def __init__(self, *, v_predictor: nn.Module | None = None, **parts: Any) -> None:
         super().__init__(**parts)
@@ -63,7 +66,8 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
         batch, _ = self._encode(batched_inputs, skip_padding=self.training)
         batch.update(self.decoder.preprocess(batch))
         words = {kfg.G_TOKENS_IDS: batch[kfg.G_TOKENS_IDS]}
-        probability = sampling_probability(batch, self.training)
+        samples = self.training and self.feeds_own_words
+        probability = sampling_probability(batch, samples)
         # Compiled code wants the same shapes in every batch.
         skips = self.training and not torch.compiler.is_compiling()
         plan = self._caption_plan(batch) if skips or probability > 0 else None
@@ -91,11 +95,11 @@ class TransformerEncoderDecoder(BaseEncoderDecoder):
     def _decode(self, batch: Batch) -> None:
         """Embed the words and run the decoder; updates ``batch``, which is the model's own."""
         batch.update(self.token_embed(batch))
-        if self.encoder is not None:
-            batch.update(self.encoder(batch, mode="t"))
         packing = batch.get(G_PACKING)
         if packing is not None:
             batch[kfg.G_TOKEN_EMBED] = packing.pack(batch[kfg.G_TOKEN_EMBED])
+        if self.encoder is not None:
+            batch.update(self.encoder(batch, mode="t"))
         batch.update(self.decoder(batch))
 
     def _decode_until(self, batch: Batch, plan: CaptionPlan) -> tuple[Tensor, Tensor]:
