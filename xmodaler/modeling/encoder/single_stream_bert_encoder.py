@@ -9,8 +9,8 @@ from xmodaler.config import CfgNode, configurable, kfg
 
 from ..layers.bert import BertLayer
 from ..layers.grouping import repeat_rows
-from ..layers.head_positions import HeadPositions
-from ..layers.packing import Packing, pack_or_flatten, unpack_or_keep, worth_packing
+from ..layers.head_positions import states_at
+from ..layers.packing import pack_or_flatten, unpack_or_keep, worth_packing
 from ..stage_keys import HEAD_POSITIONS, SKIP_PADDING
 from .build import ENCODER_REGISTRY
 from .transformer_encoder import check_widths, visual_width_keys
@@ -75,35 +75,13 @@ class SingleStreamBertEncoder(nn.Module):
         packing = worth_packing(mask[:, 0, 0] == 0) if skip else None
         x = pack_or_flatten(torch.cat([words, regions.to(words.dtype)], dim=1), packing)
         positions = batched_inputs.get(HEAD_POSITIONS)
-        if positions is not None:
-            return self._selected(x, mask, packing, positions, (length, regions.shape[1]))
-        for layer in self.layers:
-            x, _ = layer(x, mask, packing=packing)
-        x = unpack_or_keep(x, packing)
-        return {kfg.U_HIDDEN_STATES: x[:, :length], kfg.ATT_FEATS: x[:, length:]}
-
-    def _selected(
-        self,
-        x: Tensor,
-        mask: Tensor,
-        packing: Packing | None,
-        positions: HeadPositions,
-        lengths: tuple[int, int],
-    ) -> dict[str, Tensor]:
-        """The last layer's states at some positions.
-
-        Args:
-            x: (R, T + N, D), or (count, D) with ``packing``.
-            mask: (R, 1, 1, T + N) additive.
-            packing: Which positions are real.
-            positions: Which states to return.
-            lengths: T and N.
-        """
         *first, last = self.layers
         for layer in first:
             x, _ = layer(x, mask, packing=packing)
-        asking = Packing(positions.in_joint_rows(*lengths), mask.shape[0], sum(lengths))
-        selected = asking.pack(unpack_or_keep(x, packing))
-        selected, _ = last(selected, mask, x, packing, asking)
-        count = 0 if positions.words is None else len(positions.words)
-        return {kfg.U_HIDDEN_STATES: selected[:count], kfg.ATT_FEATS: selected[count:]}
+        if positions is not None:
+            of_words, of_regions = positions.packings(words, regions)
+            x = states_at(last, x, mask, packing, of_words.followed_by(of_regions))
+            count = len(of_words.index)
+            return {kfg.U_HIDDEN_STATES: x[:count], kfg.ATT_FEATS: x[count:]}
+        x = unpack_or_keep(last(x, mask, packing=packing)[0], packing)
+        return {kfg.U_HIDDEN_STATES: x[:, :length], kfg.ATT_FEATS: x[:, length:]}

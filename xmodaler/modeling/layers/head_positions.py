@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .packing import Packing, unpack_or_keep
 
 
 @dataclass(frozen=True)
@@ -31,28 +33,35 @@ class HeadPositions:
         """Where bool masks (R, T) and (R, N) are true; an accelerator is waited for once."""
         return cls(words=_positions(words), regions=_positions(regions))
 
-    def in_joint_rows(self, length: int, regions: int) -> Tensor:
-        """Positions in rows that hold a text of ``length`` and then ``regions``: words first."""
-        width = length + regions
-        parts = []
-        if self.words is not None:
-            parts.append(self.words // length * width + self.words % length)
-        if self.regions is not None:
-            parts.append(self.regions // regions * width + length + self.regions % regions)
-        return torch.cat(parts)
-
-    def of_words(self, states: Tensor) -> Tensor | None:
-        """The read rows (k, D) of the states (R, T, D) of texts."""
-        return _rows(states, self.words)
-
-    def of_regions(self, states: Tensor) -> Tensor | None:
-        """The read rows (m, D) of the states (R, N, D) of regions."""
-        return _rows(states, self.regions)
+    def packings(self, words: Tensor, regions: Tensor) -> tuple[Packing, Packing]:
+        """The positions among words (R, T, D) and among regions (R, N, D)."""
+        return _packing(self.words, words), _packing(self.regions, regions)
 
 
 def _positions(chosen: Tensor | None) -> Tensor | None:
     return None if chosen is None else chosen.flatten().nonzero().squeeze(1)
 
 
-def _rows(states: Tensor, positions: Tensor | None) -> Tensor | None:
-    return None if positions is None else states.flatten(0, 1).index_select(0, positions)
+def _packing(positions: Tensor | None, padded: Tensor) -> Packing:
+    if positions is None:
+        positions = torch.empty(0, dtype=torch.int64, device=padded.device)
+    return Packing(positions, *padded.shape[:2])
+
+
+def states_at(
+    layer: nn.Module, x: Tensor, mask: Tensor, packing: Packing | None, asking: Packing
+) -> Tensor:
+    """What a BertLayer makes of some positions, which still attend to all.
+
+    Args:
+        layer: The layer.
+        x: (R, T, D), or (count, D) with ``packing``.
+        mask: Additive (R, 1, 1, T).
+        packing: Which positions are real.
+        asking: The k positions.
+
+    Returns:
+        (k, D).
+    """
+    chosen = asking.pack(unpack_or_keep(x, packing))
+    return layer(chosen, mask, x, packing, asking)[0]

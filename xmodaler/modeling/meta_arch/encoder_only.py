@@ -9,10 +9,10 @@ from xmodaler.config import kfg
 from xmodaler.utils.errors import UserError
 
 from ..layers.head_positions import HeadPositions
-from ..layers.masking import additive, compute_dtype
 from ..stage_keys import HEAD_POSITIONS, SCORES_ONLY, SKIP_PADDING
 from .base_enc_dec import BaseEncoderDecoder
 from .batches import Batch
+from .bert_masks import bert_masks
 
 
 class EncoderOnlyModel(BaseEncoderDecoder):
@@ -30,25 +30,14 @@ class EncoderOnlyModel(BaseEncoderDecoder):
 
         TOKENS_MASKS is produced too; without one, all words are real.
         """
-        tokens = batched_inputs.get(kfg.U_TOKENS_IDS)
-        if tokens is None:
+        if kfg.U_TOKENS_IDS not in batched_inputs:
             raise UserError(
                 f"the batch has no {kfg.U_TOKENS_IDS}; {type(self).__name__} needs a text for "
                 "every picture"
             )
-        shown = batched_inputs.get(kfg.TOKENS_MASKS)
-        shown = torch.ones_like(tokens, dtype=torch.bool) if shown is None else shown
-        if shown.shape != tokens.shape:
-            raise UserError(
-                f"{kfg.TOKENS_MASKS} has shape {tuple(shown.shape)} but {kfg.U_TOKENS_IDS} has "
-                f"{tuple(tokens.shape)}; the two must agree"
-            )
-        dtype = compute_dtype(batched_inputs[kfg.ATT_FEATS])
-        return {
-            kfg.TOKENS_MASKS: shown,
-            kfg.EXT_U_TOKENS_MASKS: additive(shown[:, None, None, :], dtype),
-            kfg.EXT_ATT_MASKS: additive(batched_inputs[kfg.ATT_MASKS][:, None, None, :], dtype),
-        }
+        masks = bert_masks(batched_inputs, causal=False)
+        del masks[kfg.EXT_G_TOKENS_MASKS]
+        return masks
 
     def _embed(self, batched_inputs: Batch) -> Batch:
         """Masks and embeddings of both sides, and what the encoder makes of pictures alone."""
