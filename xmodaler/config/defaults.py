@@ -34,6 +34,11 @@ _C.DATALOADER.NEGATIVE_SIZE = -1
 _C.DATALOADER.NEGATIVES_OF_OTHER_IMAGES = False  # mined captions never describe the picture itself
 _C.DATALOADER.INF_BATCH_SIZE = 200
 _C.DATALOADER.USE_GLOBAL_V = True
+# VQA and VCR: probability of a mirrored picture in training, where there are any; MIRROR_TEXT lets
+# "left" and "right" change places in the texts of VCR too (VQA always does).
+_C.DATALOADER.MIRROR_PROB = 0.5
+_C.DATALOADER.MIRROR_TEXT = False
+_C.DATALOADER.VCR_MAX_SEQ_LEN = 0  # 0: 38 (Q-A) and 66 (QA-R)
 _C.DATALOADER.SAMPLE_PROB = 0.2
 _C.DATALOADER.SAMPLE_IDS = []
 _C.DATALOADER.FILE_PATHS = []
@@ -101,6 +106,8 @@ _C.MODEL.TOKEN_EMBED.DIM = 1024
 _C.MODEL.TOKEN_EMBED.ACTIVATION = "none"
 _C.MODEL.TOKEN_EMBED.ELU_ALPHA = 0.5
 _C.MODEL.TOKEN_EMBED.USE_NORM = False
+_C.MODEL.TOKEN_EMBED.NORM_EPS = 1e-5
+_C.MODEL.TOKEN_EMBED.PADDING_IDX = -1  # >= 0: id of a word whose vector is not learned
 _C.MODEL.TOKEN_EMBED.DROPOUT = 0.0
 _C.MODEL.TOKEN_EMBED.POSITION = "none"
 _C.MODEL.TOKEN_EMBED.POSITION_MAX_LEN = 5000

@@ -1,6 +1,7 @@
 """From the arrays stored for one image to the visual keys of a sample."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from xmodaler.functional import boxes_to_locfeats
 
 from .bad_samples import SampleError
 from .side_inputs import Regions
+
+WHOLE_PICTURE = np.array([[0, 0, 1, 1, 1]], dtype=np.float32)
+"""The location that stands for the whole picture."""
 
 # Embeddings of this package whose input width is MODEL.VISUAL_EMBED.IN_DIM; one of a user's own
 # may read another key, so nothing is expected of its features.
@@ -90,21 +94,101 @@ def visual_sample(
     """
     if "boxes" not in arrays:
         return {kfg.ATT_FEATS: region_features(arrays, record, max_feat_num, width)}
-    kept = max_feat_num - 1 if max_feat_num > 0 else -1
-    if kept == 0:
+    regions = read_regions(arrays, record, regions_kept(max_feat_num, record), width)
+    sample = regions.sample(mean_in_front=True)
+    if regions.cls_prob is not None:
+        sample[kfg.V_TARGET] = regions.cls_prob
+    return sample
+
+
+def regions_kept(max_feat_num: int, record: str) -> int:
+    """How many regions of an image are kept: one place is the mean's; -1 keeps all.
+
+    The place is left free also where no mean is wanted, as models were released that way.
+
+    Raises:
+        SampleError: No place is left for a region.
+    """
+    if max_feat_num == 1:
         raise SampleError(record, "MAX_FEAT_NUM 1 leaves no room for a region beside the mean one")
-    features = region_features(arrays, record, kept, width)
+    return max_feat_num - 1 if max_feat_num > 0 else -1
+
+
+@dataclass(frozen=True)
+class RegionSet:
+    """The regions of one image.
+
+    Attributes:
+        features: (n, D) float32.
+        locations: (n, 5) float32 (see :func:`xmodaler.functional.boxes_to_locfeats`), or None.
+        boxes: (n, 4) float32: x1, y1, x2, y2 in pixels, or None.
+        cls_prob: (n, C) float32 class probabilities, or None.
+    """
+
+    features: np.ndarray
+    locations: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+    cls_prob: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def sample(self, mean_in_front: bool, mean: np.ndarray | None = None) -> dict[str, Any]:
+        """ATT_FEATS and, with boxes, ATT_FEATS_LOC.
+
+        Args:
+            mean_in_front: Put a row for the whole picture, at (0, 0, 1, 1, 1), before the others.
+            mean: (D,) features of that row; by default the mean of all regions.
+        """
+        features, locations = self.features, self.locations
+        if mean_in_front:
+            row = features.mean(axis=0) if mean is None else mean
+            features = np.concatenate([row[None].astype(np.float32), features])
+            if locations is not None:
+                locations = np.concatenate([WHOLE_PICTURE, locations])
+        if locations is None:
+            return {kfg.ATT_FEATS: features}
+        return {kfg.ATT_FEATS: features, kfg.ATT_FEATS_LOC: locations}
+
+
+def read_regions(
+    arrays: Mapping[str, np.ndarray],
+    record: str,
+    most: int,
+    width: int | None = None,
+    check_boxes: bool = False,
+) -> RegionSet:
+    """The first regions of an image with all that is stored of them, checked.
+
+    Args:
+        arrays: ``features`` (n, D) and optionally ``boxes`` (n, 4; x1, y1, x2, y2 in pixels) with
+            ``image_w``, ``image_h`` and ``cls_prob`` (n, C).
+        record: The record's name in messages.
+        most: Regions to keep; all when not positive.
+        width: D that the model expects, or None.
+        check_boxes: Whether to refuse boxes without area or outside the picture.
+
+    Raises:
+        SampleError: The arrays do not fit this description.
+    """
+    features = region_features(arrays, record, most, width)
     count = len(features)
+    cls_prob = None
+    if "cls_prob" in arrays:
+        cls_prob = np.asarray(arrays["cls_prob"], dtype=np.float32)[:count]
+        if cls_prob.ndim != 2 or len(cls_prob) != count or not np.isfinite(cls_prob).all():
+            raise SampleError(
+                record, f"cls_prob has shape {cls_prob.shape}; finite ({count}, classes) is needed"
+            )
+    if "boxes" not in arrays:
+        return RegionSet(features, cls_prob=cls_prob)
     boxes = np.asarray(arrays["boxes"], dtype=np.float32)[:count]
     if boxes.shape != (count, 4) or not np.isfinite(boxes).all():
         raise SampleError(record, f"boxes have shape {boxes.shape}; finite ({count}, 4) is needed")
-    sample = {
-        kfg.ATT_FEATS: np.concatenate([features.mean(axis=0, keepdims=True), features]),
-        kfg.ATT_FEATS_LOC: _locations(boxes, arrays, record),
-    }
-    if "cls_prob" in arrays:
-        sample[kfg.V_TARGET] = np.asarray(arrays["cls_prob"], dtype=np.float32)[:count]
-    return sample
+    image_w, image_h = _picture_size(arrays, record)
+    if check_boxes:
+        _check_boxes(boxes, image_w, image_h, record)
+    return RegionSet(features, boxes_to_locfeats(boxes, image_w, image_h), boxes, cls_prob)
 
 
 def kept_regions(arrays: Mapping[str, np.ndarray], sample: Mapping[str, Any]) -> Regions | None:
@@ -116,7 +200,7 @@ def kept_regions(arrays: Mapping[str, np.ndarray], sample: Mapping[str, Any]) ->
     return Regions(len(np.asarray(arrays["features"])), kept, mean_in_front)
 
 
-def _locations(boxes: np.ndarray, arrays: Mapping[str, np.ndarray], record: str) -> np.ndarray:
+def _picture_size(arrays: Mapping[str, np.ndarray], record: str) -> tuple[float, float]:
     try:
         width = float(np.asarray(arrays["image_w"]).reshape(-1)[0])
         height = float(np.asarray(arrays["image_h"]).reshape(-1)[0])
@@ -124,5 +208,19 @@ def _locations(boxes: np.ndarray, arrays: Mapping[str, np.ndarray], record: str)
         raise SampleError(record, "it has boxes but not both of image_w and image_h") from None
     if not (width > 0 and height > 0):
         raise SampleError(record, f"its picture size {width:g} x {height:g} is not positive")
-    whole = np.array([[0, 0, 1, 1, 1]], dtype=np.float32)
-    return np.concatenate([whole, boxes_to_locfeats(boxes, width, height)])
+    return width, height
+
+
+def _check_boxes(boxes: np.ndarray, width: float, height: float, record: str) -> None:
+    def refuse(index: int, reason: str) -> SampleError:
+        corners = ", ".join(f"{value:g}" for value in boxes[index])
+        return SampleError(record, f"box {index} ({corners}) {reason}")
+
+    flat = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
+    if flat.any():
+        raise refuse(int(flat.argmax()), "has no area; x1 < x2 and y1 < y2 in pixels is needed")
+    # Detectors that count pixels put an edge one pixel beyond the last.
+    outside = (boxes < -1).any(axis=1) | (boxes[:, 2] > width + 1) | (boxes[:, 3] > height + 1)
+    if outside.any():
+        reason = f"reaches outside its picture of {width:g} x {height:g} pixels"
+        raise refuse(int(outside.argmax()), reason)

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from xmodaler import functional
+from xmodaler.config import get_cfg, kfg
+from xmodaler.datasets import build_dataset_mapper, collate
 from xmodaler.tokenization import BertTokenizer
 
 
@@ -135,3 +137,266 @@ def test_boxes(vlp_shared):
 def _assert_close(found, expected):
     expected = expected.float() if expected.is_floating_point() else expected
     torch.testing.assert_close(torch.as_tensor(found), expected, atol=1e-5, rtol=1e-5)
+
+
+# -- data sets -----------------------------------------------------------------------------------
+
+SETTINGS = {
+    "conceptual_captions": "features/up_down",
+    "flickr30k": "features/up_down",
+    "mscoco": "features/up_down_with_bbox",
+    "vcr": "features/up_down",
+    "vqa": "features/up_down",
+}
+
+
+class Corpus:
+    """The data sets of the fixtures with a config for each, and what they must give."""
+
+    def __init__(self, shared):
+        self.shared = shared
+        self.meta = json.loads((shared / "datasets_expected" / "meta.json").read_text())
+
+    def config(self, corpus, **loader):
+        limits = self.meta["config"]
+        length = limits["MAX_SEQ_LEN"]
+        folder = self.shared / "datasets" / corpus
+        cfg = get_cfg()
+        vocabulary = self.shared / "datasets" / "vocab.txt"
+        cfg.MODEL.PRETRAINING.MODEL_NAME = str(vocabulary)
+        cfg.MODEL.VOCAB_SIZE = len(vocabulary.read_text().splitlines())
+        cfg.MODEL.MAX_SEQ_LEN = length["tden_caption" if corpus == "mscoco" else "default"]
+        cfg.DATALOADER.ANNO_FOLDER = str(folder)
+        cfg.DATALOADER.FEATS_FOLDER = str(folder / SETTINGS[corpus])
+        cfg.DATALOADER.MAX_FEAT_NUM = limits["MAX_FEAT_NUM"]
+        cfg.DATALOADER.NEGATIVE_SIZE = 2
+        for key, value in loader.items():
+            cfg.DATALOADER[key] = value
+        return cfg
+
+    def expected(self, name):
+        return load_file(str(self.shared / "datasets_expected" / f"{name}.safetensors"))
+
+    def order(self, name):
+        return self.meta["order"][name]
+
+    def draws(self):
+        path = self.shared / "datasets_expected" / "conceptual_captions_draws.json"
+        return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def corpus(vlp_shared):
+    if not (vlp_shared / "datasets_expected" / "meta.json").is_file():
+        pytest.skip(f"no data sets in {vlp_shared}")
+    return Corpus(vlp_shared)
+
+
+def build(name, cfg, stage="train"):
+    """A mapper and its records."""
+    mapper = build_dataset_mapper(cfg, name, stage)
+    return mapper, mapper.load_data(cfg)
+
+
+def flat(value, prefix=""):
+    """Nested samples as ``key`` and ``key/place``."""
+    if isinstance(value, dict):
+        return {k: v for key, part in value.items() for k, v in flat(part, f"{key}").items()}
+    if isinstance(value, list):
+        return {
+            k: v for n, part in enumerate(value) for k, v in flat(part, f"{prefix}/{n}").items()
+        }
+    return {prefix: value}
+
+
+def check(sample, expected, prefix):
+    """A sample holds exactly the tensors below a prefix."""
+    wanted = {k.removeprefix(prefix): v for k, v in expected.items() if k.startswith(prefix)}
+    found = {k: v for k, v in flat(sample).items() if isinstance(v, torch.Tensor)}
+    assert wanted, prefix
+    assert set(found) == set(wanted), prefix
+    for key, value in wanted.items():
+        assert found[key].dtype == value.dtype, (prefix, key)
+        torch.testing.assert_close(found[key], value, atol=1e-5, rtol=1e-5, msg=f"{prefix}{key}")
+
+
+@pytest.mark.parametrize("model", ["tden", "uniter"])
+def test_conceptual_captions(corpus, monkeypatch, model):
+    suffix = "" if model == "tden" else "ForSingleStream"
+    expected, order = corpus.expected("conceptual_captions"), corpus.order("conceptual_captions")
+    cfg = corpus.config("conceptual_captions")
+    cfg.MODEL.ITM_NEG_PROB = 0.0
+    mapper, records = build(f"ConceptualCaptionsDataset{suffix}", cfg)
+    assert [record["image_id"] for record in records] == order["order"]
+    assert {record["image_id"]: record["caption"] for record in records} == order["captions"]
+    draws = corpus.draws()
+    for record in records:
+        image = record["image_id"]
+        for name, draw in (("nomask", 0.99), ("allmask", 0.0)):
+            if f"{model}/{name}/{image}/ATT_FEATS" in expected:
+                monkeypatch.setattr(random, "random", lambda draw=draw: draw)
+                check(mapper(record), expected, f"{model}/{name}/{image}/")
+        case = draws[f"{model}/{image}"]
+        script = Script(monkeypatch, case["random"], case["randint"])
+        check(mapper(record), expected, f"{model}/scripted/{image}/")
+        assert script.used_up()
+        monkeypatch.undo()
+
+
+def test_captions_of_other_pictures(corpus):
+    cfg = corpus.config("conceptual_captions")
+    mapper, records = build("ConceptualCaptionsDatasetForSingleStream", cfg)
+    caption = records[1]["caption"]  # another picture has the same
+    random.seed(0)
+    np.random.seed(0)
+    found = [mapper.random_cap(caption) for _ in range(4000)]
+    share, _ = corpus.order("conceptual_captions")["itm_negative_fraction"]
+    assert abs(sum(label for _, label in found) / 4000 - share) < 0.04
+    assert all((text == caption) == (label == 0) for text, label in found)
+    assert len({text for text, label in found if label}) == len({r["caption"] for r in records}) - 1
+
+
+def test_coco_captions_in_word_pieces(corpus, monkeypatch):
+    expected = corpus.expected("mscoco_bert")
+    cfg = corpus.config("mscoco")
+    for stage in ("train", "val", "test"):
+        mapper, records = build("MSCoCoBertDataset", cfg, stage)
+        assert [record["image_id"] for record in records] == corpus.order(f"mscoco_{stage}")
+        for record in records:
+            image = record["image_id"]
+            assert record["tokens_ids"].dtype == np.uint32
+            for key in ("tokens_ids", "target_ids"):
+                _assert_close(record[key].astype(np.int64), expected[f"{stage}/{image}/{key}"])
+            monkeypatch.setattr(random, "sample", lambda options, count: list(options)[:count])
+            monkeypatch.setattr(random, "choices", lambda options, k: [next(iter(options))] * k)
+            sample = mapper(record)
+            assert sample[kfg.IDS] == image
+            if stage == "train":
+                check(sample, expected, f"train_first/{image}/")
+            else:
+                encoded = {k: v for k, v in expected.items() if not k.endswith("_ids")}
+                check(sample, encoded, f"{stage}/{image}/")
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "mean", "draw"),
+    [
+        ("global/train/", "train", True, 0.1),
+        ("global/train_mirror/", "train", True, 0.9),
+        ("global/val/", "val", True, 0.5),
+        ("noglobal/val/", "val", False, 0.5),
+        ("global/test/", "test", True, 0.5),
+    ],
+)
+def test_vqa(corpus, monkeypatch, name, stage, mean, draw):
+    mapper, records = build("VQADataset", corpus.config("vqa", USE_GLOBAL_V=mean), stage)
+    order = corpus.order(f"vqa_{stage}")
+    assert [[str(r["question_id"]), str(r["image_id"])] for r in records] == order
+    monkeypatch.setattr(random, "random", lambda: draw)
+    expected = corpus.expected("vqa")
+    for record in records:
+        sample = mapper(record)
+        check(sample, expected, f"{name}{sample[kfg.IDS]}/")
+
+
+@pytest.mark.parametrize("task", ["VCR_Q-A", "VCR_QA-R"])
+@pytest.mark.parametrize(
+    ("name", "stage", "mean", "draw"),
+    [
+        ("global/train/", "train", True, 0.1),
+        ("global/train_mirror/", "train", True, 0.9),
+        ("global/val/", "val", True, 0.5),
+        ("noglobal/val/", "val", False, 0.5),
+    ],
+)
+def test_vcr(corpus, monkeypatch, name, stage, mean, draw, task):
+    expected = corpus.expected("vcr")
+    if not any(key.startswith(f"{name}{task}/") for key in expected):
+        pytest.skip(f"the fixtures have no {name}{task}")
+    mapper, records = build(
+        "VCRDataset", corpus.config("vcr", USE_GLOBAL_V=mean), f"{stage};{task}"
+    )
+    monkeypatch.setattr(random, "random", lambda: draw)
+    for place, record in enumerate(records):
+        sample = mapper(record)
+        assert sample[kfg.IDS] == str(place)
+        check(sample, expected, f"{name}{task}/{place}/")
+
+
+def test_flickr30k(corpus):
+    expected = corpus.expected("flickr30k")
+    cfg = corpus.config("flickr30k")
+    for stage in ("train", "test"):
+        mapper, records = build("Flickr30kDataset", cfg, stage)
+        for place, record in enumerate(records):
+            sample = mapper(record)
+            ids = sample[kfg.IDS]
+            image = corpus.order(f"flickr_{stage}")[place]
+            texts = len(sample[kfg.U_TOKENS_IDS])
+            assert ids == (image if stage == "train" else [image, [image] * texts])
+            check(sample, expected, f"{stage}/{place}/")
+
+
+def test_flickr30k_pairs_for_one_stream(corpus):
+    layout = corpus.order("flickr_single_stream_train")
+    cfg = corpus.config("flickr30k", USE_GLOBAL_V=False)
+    mapper, records = build("Flickr30kDatasetForSingleStream", cfg)
+    captions = {tuple(record["tokens"][0]): record["image_id"] for record in records}
+    for record in records:
+        sample = mapper(record)
+        assert int(sample[kfg.SAMPLE_PER_SAMPLE]) == layout["sample_per_sample"]
+        assert sample[kfg.U_TARGET_IDS].tolist() == [[0]] and kfg.IDS not in sample
+        regions, texts = sample[kfg.ATT_FEATS], sample[kfg.U_TOKENS_IDS]
+        same_image = [torch.equal(feats, regions[0]) for feats in regions]
+        same_text = [torch.equal(text, texts[0]) for text in texts]
+        assert same_image == layout["same_image_as_positive"]
+        assert same_text == layout["same_caption_as_positive"]
+        owners = [captions[tuple(text.tolist())] for text in texts]
+        assert all(
+            (name == owners[0]) == same for name, same in zip(owners, same_text, strict=True)
+        )
+
+
+def test_flickr30k_all_pictures_for_one_stream(corpus):
+    expected = corpus.expected("flickr30k")
+    places = sorted({key.split("/")[1] for key in expected if key.startswith("single_stream_val/")})
+    size = expected["single_stream_val/0/batch0/ATT_FEATS"].shape[0]
+    cfg = corpus.config("flickr30k", USE_GLOBAL_V=False, INF_BATCH_SIZE=size)
+    mapper, records = build("Flickr30kDatasetForSingleStreamVal", cfg, "val")
+    for place in places:
+        for number, batch in enumerate(mapper(records[int(place)])):
+            check(batch, expected, f"single_stream_val/{place}/batch{number}/")
+
+
+@pytest.mark.parametrize(
+    ("folder", "corpus_name", "dataset", "stage"),
+    [
+        ("tden-vqa", "vqa", "VQADataset", "val"),
+        ("uniter-vqa", "vqa", "VQADataset", "val"),
+        ("tden-vcr", "vcr", "VCRDataset", "val;VCR_Q-A"),
+        ("uniter-vcr", "vcr", "VCRDataset", "val;VCR_Q-A"),
+        ("tden-retrieval", "flickr30k", "Flickr30kDataset", "val"),
+    ],
+)
+def test_batches_of_the_models(corpus, folder, corpus_name, dataset, stage):
+    """Collation gives the models' inputs, visual keys once per image."""
+    path = corpus.shared.parent / folder
+    if not (path / "config.yaml").is_file():
+        pytest.skip(f"no {path}")
+    name = "inputs_val" if folder.endswith("retrieval") else "inputs"
+    wanted = load_file(str(path / f"{name}.safetensors"))
+    ids = json.loads((path / "meta.json").read_text())["ids"][name]
+    cfg = corpus.config(corpus_name, USE_GLOBAL_V=folder.startswith("tden"))
+    mapper, records = build(dataset, cfg, stage)
+    if corpus_name == "flickr30k":
+        samples = [mapper(record) for record in records]
+    else:
+        samples = {sample[kfg.IDS]: sample for sample in map(mapper, records)}
+        samples = [samples[name] for name in dict.fromkeys(ids)]
+    batch = collate(samples)
+    repeats = len(wanted[kfg.ATT_FEATS]) // len(samples)
+    for key, value in wanted.items():
+        found = batch[key]
+        if key in (kfg.ATT_FEATS, kfg.ATT_FEATS_LOC, kfg.ATT_MASKS):
+            found = found.repeat_interleave(repeats, dim=0)
+        _assert_close(found.to(value.dtype), value)

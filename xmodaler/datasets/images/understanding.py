@@ -1,0 +1,142 @@
+"""What the mappers of understanding and pre-training share."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from xmodaler.config import CfgNode, kfg
+from xmodaler.functional import dict_as_tensor
+
+from ..annotations import Problem
+from ..bad_samples import SampleError
+from ..features import expected_width
+from ..text_cache import cached_records
+from ..visual_source import RegionSource, VisualSource
+
+
+class UnderstandingDataset:
+    """Records of texts and one image each, as word pieces and what a visual source gives.
+
+    A subclass reads plain records (:meth:`load_raw_data`), turns their texts into ids
+    (:meth:`tokenize`) and makes the keys of a sample (:meth:`sample_of`). A record with the key
+    ``error`` is a bad one: it is skipped and counted when it is met.
+
+    Args:
+        stage: ``"train"``, ``"val"`` or ``"test"``.
+        source: Gives the visual keys.
+        tokenizer: Cuts the texts.
+        max_seq_len: Greatest length of a text with its special tokens.
+        anno_folder: Folder of the annotations; tokenised ones are kept in its ``cache``.
+    """
+
+    noun: ClassVar[str] = "image"
+    id_key: ClassVar[str] = "image_id"
+    cache_name: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        stage: str,
+        source: VisualSource,
+        tokenizer: Any,
+        max_seq_len: int,
+        anno_folder: str = "",
+    ) -> None:
+        self.stage = stage
+        self.source = source
+        self.tokenizer = tokenizer
+        self.max_seq_len = max_seq_len
+        self.anno_folder = anno_folder
+
+    def load_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
+        """The records: ids and word pieces; nothing heavy.
+
+        Raises:
+            UserError: A file or folder that the config names does not exist or is unusable.
+        """
+        self.prepare(cfg)
+        raw = self.load_raw_data(cfg)
+        if not self.cache_name:
+            return self.tokenize(raw)
+        return cached_records(
+            os.path.join(self.anno_folder, "cache"),
+            f"{self.cache_name}_{self.stage}_{self.max_seq_len}",
+            raw,
+            self.cache_parts(),
+            self.tokenize,
+        )
+
+    def cache_parts(self) -> list[str]:
+        """What decides the tokenised records beside the raw ones."""
+        return [type(self).__name__, str(self.max_seq_len), self.tokenizer.fingerprint()]
+
+    def prepare(self, cfg: CfgNode) -> None:
+        """Take from the config what its model expects, and fail now if data are missing."""
+        if isinstance(self.source, RegionSource) and self.source.width is None:
+            self.source.width = expected_width(cfg)
+        self.source.check()
+
+    def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
+        """Records as people wrote them, of plain JSON values."""
+        raise NotImplementedError
+
+    def tokenize(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The same records with word pieces in place of texts."""
+        return records
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """``[CLS] text [SEP]`` of each text, the text cut to what ``max_seq_len`` leaves."""
+        single, room = self.tokenizer.add_special_tokens_single_sentence, self.max_seq_len - 2
+        encoded = self.tokenizer.encode_batch([text.strip() for text in texts])
+        return [single(ids[:room]) for ids in encoded]
+
+    def bad_lines(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
+        """Records that stand for what could not be read."""
+        return [{self.id_key: p.where, "error": p.reason} for p in problems]
+
+    def name_of(self, record: dict[str, Any]) -> str:
+        """What a record is called in messages."""
+        return f"{self.noun} '{record.get(self.id_key, '?')}'"
+
+    def sample_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        """All keys of a sample but IDS.
+
+        Raises:
+            SampleError: The record is unusable.
+        """
+        raise NotImplementedError
+
+    def ids_of(self, record: dict[str, Any]) -> Any:
+        """IDS of a sample."""
+        return str(record[self.id_key])
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """One sample of a record.
+
+        Raises:
+            SampleError: The record is unusable; says which it is.
+        """
+        name = self.name_of(dataset_dict)
+        if "error" in dataset_dict:
+            raise SampleError(name, dataset_dict["error"])
+        if self.id_key not in dataset_dict:
+            raise SampleError(name, f"has no '{self.id_key}'")
+        try:
+            sample = dict_as_tensor(self.sample_of(dataset_dict))
+        except SampleError as error:
+            if self.id_key == "image_id":
+                raise
+            raise SampleError(name, str(error)) from None
+        ids = self.ids_of(dataset_dict)
+        return sample if ids is None else {kfg.IDS: ids, **sample}
+
+
+def token_types(pieces: Sequence[int], value: int = 0) -> np.ndarray:
+    """(T,) int64 token types, all the same."""
+    return np.full(len(pieces), value, dtype=np.int64)
+
+
+def as_ids(pieces: Sequence[int]) -> np.ndarray:
+    """(T,) int64 of a list."""
+    return np.asarray(pieces, dtype=np.int64)
