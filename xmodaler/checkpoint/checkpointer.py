@@ -27,6 +27,7 @@ from .files import (
 )
 from .rename import RenameRules, rename_keys
 from .report import IncompatibleKeys
+from .transformers_weights import ROW_TABLES, fit_rows
 
 POINTER = "last_checkpoint"
 
@@ -122,7 +123,8 @@ class XmodalerCheckpointer:
 
         Args:
             path: A checkpoint of this package or of X-modaler, a bare state dict, or a
-                safetensors file; local or an address. `""` loads nothing.
+                safetensors file; local or an address; a text model of Hugging Face, such as
+                `transformers:bert-base-uncased` or a folder. `""` loads nothing.
             checkpointables: Keys to load besides the model; `None`: all that the file has.
             strict: Refuse a file that does not fit the model exactly.
             rename: Name of a rename table, or its rules; see :mod:`xmodaler.checkpoint.rename`.
@@ -229,6 +231,7 @@ class XmodalerCheckpointer:
         state_dict = strip_wrapper_prefixes(state_dict)
         checkpoint["model"] = state_dict
         own = self.model.state_dict(keep_vars=True)
+        fit_rows(state_dict, own, checkpoint.pop(ROW_TABLES, ()))
         self._check_fit(path, own, state_dict, strict)
         keys = list(self.checkpointables if checkpointables is None else checkpointables)
         if any(key in checkpoint for key in keys):

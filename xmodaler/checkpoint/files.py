@@ -18,6 +18,8 @@ from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError, did_you_mean
 from xmodaler.utils.file_io import PathManager, expand_path
 
+from . import transformers_weights
+
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".pkl")
 # Values that `torch.load(weights_only=True)` gives back as they were.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -30,16 +32,34 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Args:
         path: `.safetensors`, a torch archive (`.pth`, `.pt`, `.bin`, ...), or a `.pkl` of arrays;
-            `~`, `$VAR` and addresses are understood.
+            `~`, `$VAR` and addresses are understood. Also a folder that Hugging Face
+            `transformers` wrote, or `transformers:` and such a folder or a name of the hub.
 
     Returns:
         A dict whose key `model` holds the state dict. Other projects' `{"state_dict": ...}` and
-        bare state dicts are brought into this form.
+        bare state dicts are brought into this form; text models of `transformers` get the names
+        of this package.
 
     Raises:
         UserError: The file is missing, empty, damaged, no weights file, or holds code.
     """
     name = expand_path(path)
+    pretrained = name.removeprefix(transformers_weights.PREFIX)
+    if pretrained != name or transformers_weights.is_folder_of_transformers(name):
+        files = transformers_weights.weight_files(expand_path(pretrained))
+        parts = [_read_file(file)["model"] for file in files]
+        return _in_own_names({"model": {key: part[key] for part in parts for key in part}})
+    return _in_own_names(_read_file(name))
+
+
+def _in_own_names(content: dict[str, Any]) -> dict[str, Any]:
+    family = transformers_weights.family_of(content["model"])
+    if family is None:
+        return content
+    return {**content, **transformers_weights.translate(content["model"], family)}
+
+
+def _read_file(name: str) -> dict[str, Any]:
     local = _local_file(name)
     if local.endswith(".safetensors"):
         return {"model": _read_safetensors(local, name)}
