@@ -9,9 +9,11 @@ import numpy as np
 
 from xmodaler.config import CfgNode
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.file_io import expand_path
 
 from .feature_store import FeatureStore, open_feature_store
 from .features import RegionSet, expected_width, read_regions, regions_kept
+from .tar_shards import is_shards
 
 MIRRORED = "_mirror"
 """What the name of the features of mirrored pictures ends with."""
@@ -119,9 +121,24 @@ class RegionSource(VisualSource):
         name = f"image '{image_id}'"
         stem = os.path.splitext(os.path.basename(record.get("file_name") or ""))[0]
         known = stem if stem and image_id not in store and stem in store else image_id
+        return self.regions_of_arrays(store.get(known), name, most)
+
+    def regions_of_arrays(
+        self, arrays: Mapping[str, np.ndarray], name: str, most: int | None = None
+    ) -> RegionSet:
+        """The regions of arrays as they are stored.
+
+        Args:
+            arrays: See :func:`.features.read_regions`.
+            name: The record's name in messages.
+            most: How many to keep; by default ``max_feat_num - 1``.
+        """
         most = regions_kept(self.max_feat_num, name) if most is None else most
-        arrays = store.get(known)
         return read_regions(arrays, name, most, self.width, check_boxes=True)
+
+    def sample_of_arrays(self, arrays: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+        """:meth:`sample` of arrays as they are stored."""
+        return self.regions_of_arrays(arrays, name).sample(self.use_global_v)
 
 
 def merged_mean(first: RegionSet, second: RegionSet) -> np.ndarray:
@@ -143,6 +160,8 @@ def build_source(
 ) -> VisualSource:
     """The source that DATALOADER names: features where FEATS_FOLDER is set, else pictures.
 
+    Pictures lie below IMAGE_FOLDER or in the tar shards that the stage's ANNFILE names.
+
     Args:
         cfg: The config.
         stage: ``"train"``, ``"val"`` or ``"test"``.
@@ -151,7 +170,8 @@ def build_source(
     """
     loader = cfg.DATALOADER
     folder = loader.FEATS_FOLDER if feats_folder is None else feats_folder
-    if not folder and loader.IMAGE_FOLDER:
+    shards = is_shards(expand_path(loader[f"{stage.upper()}_ANNFILE"]))
+    if not folder and (loader.IMAGE_FOLDER or shards):
         from .picture_source import PictureSource
 
         return PictureSource.from_config(cfg, stage)

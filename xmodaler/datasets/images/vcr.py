@@ -18,7 +18,7 @@ from ..json_lines import read_json_lines
 from ..visual_source import MIRRORED, RegionSource, VisualSource, build_source, merged_mean
 from .mirroring import WordSwap
 from .understanding import UnderstandingDataset, as_ids
-from .vcr_text import object_names, person_numbers, sentence, truncate_pair, truncate_triple
+from .vcr_text import ChoiceTexts, object_names, person_numbers, sentence
 
 _logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _GROUND_TRUTH = "_gt"
 
 
 @DATASETS_REGISTRY.register()
-class VCRDataset(UnderstandingDataset):
+class VCRDataset(ChoiceTexts, UnderstandingDataset):
     """Questions with four answers, and answered questions with four rationales (Zellers, 2019).
 
     A sample holds IDS, the visual keys of its picture, lists of one text per choice
@@ -90,7 +90,7 @@ class VCRDataset(UnderstandingDataset):
         if source is None:
             source = RegionSource(feats_folder, max_feat_num, use_global_v)
         length = max_seq_len if max_seq_len > 0 else MAX_LENGTHS[task_name]
-        super().__init__(stage, source, tokenizer, length, anno_folder)
+        UnderstandingDataset.__init__(self, stage, source, tokenizer, length, anno_folder)
         self.task_name = task_name
         self.seq_per_img = seq_per_img
         self.mirror_prob = mirror_prob
@@ -151,10 +151,7 @@ class VCRDataset(UnderstandingDataset):
 
     def load_raw_data_Q2A(self, record: dict[str, Any]) -> dict[str, Any]:
         """A record of the task Q -> A."""
-        question, *answers = self.retokenize_and_convert_to_ids(
-            [record["question"], *record["answers"]]
-        )
-        rows = [self.truncate_seq_pair(question, answer) for answer in answers]
+        rows = self.answer_rows(record["question"], record["answers"])
         return self._tokenised(record, rows, record.get("answer_label"))
 
     def load_raw_data_QA2R(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -167,15 +164,7 @@ class VCRDataset(UnderstandingDataset):
             raise ValueError("has no rationale_choices")
         answers, known = record["answers"], record.get("answer_label")
         given = answers if known is None else [answers[known]]
-        question, *rest = self.retokenize_and_convert_to_ids(
-            [record["question"], *given, *record["rationales"]]
-        )
-        answers, rationales = rest[: len(given)], rest[len(given) :]
-        rows = [
-            self.truncate_seq_tri(question, answer, rationale)
-            for answer in answers
-            for rationale in rationales
-        ]
+        rows = self.rationale_rows(record["question"], given, record["rationales"])
         label = None if known is None else record.get("rationale_label")
         return self._tokenised(record, rows, label)
 
@@ -185,29 +174,6 @@ class VCRDataset(UnderstandingDataset):
     ) -> dict[str, Any]:
         kept = {key: record[key] for key in ("annot_id", "image_id", "file_name")}
         return {**kept, "tokens": rows, **({} if label is None else {"label": label})}
-
-    def retokenize_and_convert_to_ids(self, texts: list[str]) -> list[list[int]]:
-        """Word pieces of texts, without special tokens."""
-        return self.tokenizer.encode_batch(texts)
-
-    def truncate_seq_pair(self, first: list[int], second: list[int]) -> list[list[int]]:
-        """``[CLS] first [SEP] second [SEP]`` cut to the greatest length, and its types."""
-        first, second = list(first), list(second)
-        truncate_pair(first, second, self.max_seq_len - 3)
-        return self._joined(first, second)
-
-    def truncate_seq_tri(
-        self, question: list[int], answer: list[int], rationale: list[int]
-    ) -> list[list[int]]:
-        """``[CLS] question [SEP] answer [SEP] rationale [SEP]`` likewise."""
-        question, rationale = list(question), list(rationale)
-        answer = [self.tokenizer.sep_token_id, *answer]
-        truncate_triple(question, answer, rationale, self.max_seq_len - 3)
-        return self._joined(question + answer, rationale)
-
-    def _joined(self, first: list[int], second: list[int]) -> list[list[int]]:
-        pieces = self.tokenizer.add_special_tokens_sentences_pair(first, second)
-        return [pieces, [0] * (len(first) + 2) + [1] * (len(second) + 1)]
 
     def ids_of(self, record: dict[str, Any]) -> Any:
         number = record["annot_id"].rpartition("-")[2]

@@ -64,26 +64,79 @@ def person_numbers() -> Iterator[int]:
     return count()
 
 
-def truncate_pair(first: list[int], second: list[int], room: int) -> None:
-    """Shorten two texts in place until both fit, always the longer one, the first if equal."""
-    while len(first) + len(second) > room:
-        (second if len(second) > len(first) else first).pop()
+Row = list[list[int]]
+"""Ids and types of one text."""
 
 
-def truncate_triple(
-    question: list[int], answer: list[int], rationale: list[int], room: int
-) -> None:
-    """Shorten three texts in place until all fit.
+class ChoiceTexts:
+    """Questions with the answers to choose from, and with rationales, as ids and types.
 
-    The rationale goes first while it is longer than the two others together, then the question
-    but for one piece, then the answer.
+    Args:
+        tokenizer: Cuts the texts.
+        max_seq_len: Greatest length of a row.
     """
-    while len(question) + len(answer) + len(rationale) > room:
-        if len(rationale) > len(question) + len(answer):
-            rationale.pop()
-        elif len(question) > 1:
-            question.pop()
-        elif answer:
-            answer.pop()
-        else:
-            rationale.pop()
+
+    def __init__(self, tokenizer: Any, max_seq_len: int) -> None:
+        self.tokenizer = tokenizer
+        self.max_seq_len = max_seq_len
+
+    def answer_rows(self, question: str, answers: Sequence[str]) -> list[Row]:
+        """``[CLS] question [SEP] answer [SEP]`` of each answer.
+
+        Returns:
+            Per answer its ids and types, 0 up to the answer, 1 from it on.
+        """
+        first, *choices = self.retokenize_and_convert_to_ids([question, *answers])
+        rows = []
+        for choice in choices:
+            pair = (list(first), list(choice))
+            self.truncate_seq_pair(*pair)
+            rows.append(self._joined(*pair))
+        return rows
+
+    def rationale_rows(
+        self, question: str, answers: Sequence[str], rationales: Sequence[str]
+    ) -> list[Row]:
+        """``[CLS] question [SEP] answer [SEP] rationale [SEP]`` of each answer and rationale.
+
+        Returns:
+            Per answer and rationale, those of the first answer first, ids and types, 0 up to the
+            rationale, 1 from it on.
+        """
+        first, *rest = self.retokenize_and_convert_to_ids([question, *answers, *rationales])
+        rows = []
+        for answer in rest[: len(answers)]:
+            for reason in rest[len(answers) :]:
+                triple = (list(first), [self.tokenizer.sep_token_id, *answer], list(reason))
+                self.truncate_seq_tri(*triple)
+                rows.append(self._joined(triple[0] + triple[1], triple[2]))
+        return rows
+
+    def retokenize_and_convert_to_ids(self, texts: list[str]) -> list[list[int]]:
+        """Word pieces of texts, without special tokens."""
+        return self.tokenizer.encode_batch(texts)
+
+    def truncate_seq_pair(self, first: list[int], second: list[int]) -> None:
+        """Shorten two texts in place until both fit: the longer one, the first if equal."""
+        while len(first) + len(second) > self.max_seq_len - 3:
+            (second if len(second) > len(first) else first).pop()
+
+    def truncate_seq_tri(
+        self, question: list[int], answer: list[int], rationale: list[int]
+    ) -> None:
+        """Shorten three texts in place until all fit.
+
+        The rationale goes first while it is longer than the two others together, then the
+        question but for one piece, then the answer.
+        """
+        while len(question) + len(answer) + len(rationale) > self.max_seq_len - 3:
+            if len(rationale) > len(question) + len(answer):
+                rationale.pop()
+            elif len(question) > 1:
+                question.pop()
+            else:
+                answer.pop()
+
+    def _joined(self, first: list[int], second: list[int]) -> Row:
+        pieces = self.tokenizer.add_special_tokens_sentences_pair(first, second)
+        return [pieces, [0] * (len(first) + 2) + [1] * (len(second) + 1)]
