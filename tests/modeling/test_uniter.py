@@ -5,11 +5,14 @@ import random
 import pytest
 import torch
 
+from xmodaler.checkpoint import XmodalerCheckpointer, rng_state, save_weights, set_rng_state
 from xmodaler.config import get_cfg, kfg
+from xmodaler.engine import DefaultTrainer
 from xmodaler.losses import build_losses
 from xmodaler.losses.scored_rows import R_SELECTED, U_SELECTED, V_SELECTED
 from xmodaler.modeling import add_config, build_model
 from xmodaler.modeling.stage_keys import SCORES_ONLY
+from xmodaler.utils import comm
 from xmodaler.utils.errors import UserError
 
 VOCAB, FEATURES, CLASSES, LABELS = 31, 10, 7, 9
@@ -297,3 +300,74 @@ def test_bad_batches_and_settings():
         cfg = config(ENCODERS[1], "vqa")
         cfg.MODEL.BERT.NUM_UNDERSTANDING_LAYERS = 4
         build_model(cfg)
+
+
+def test_the_task_goes_on_where_a_run_was_resumed():
+    model = build(ENCODERS[0], "pretrain").train()
+    state = rng_state()
+    first = [model.draw_task() for _ in range(20)]
+    random.seed(77)
+    set_rng_state(state)
+    assert first == [model.draw_task() for _ in range(20)]
+
+
+def test_all_processes_train_the_task_of_the_first(monkeypatch):
+    model = build(ENCODERS[0], "pretrain").train()
+    model.sampling_pool = ["mlm"]
+    monkeypatch.setattr(comm, "all_gather", lambda own: ["itm", own])
+    assert model.draw_task() == "itm"
+    assert model.eval().draw_task() == "mlm"  # evaluation may be uneven: nobody is waited for
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Weights of pre-training, and where they are."""
+    model = build(ENCODERS[0], "pretrain", seed=3)
+    path = tmp_path_factory.mktemp("weights") / "pretrained.safetensors"
+    save_weights(model, path)
+    return model, str(path)
+
+
+def pooler_of(head):
+    return torch.cat([value.flatten() for value in head.pooler.state_dict().values()])
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, torch.nn.DataParallel])
+@pytest.mark.parametrize("task", HEADS)
+def test_fine_tuning_starts_from_the_pretrained_pooler(pretrained, task, wrap):
+    model = build(ENCODERS[0], task)
+    before = model.predictor.cls.weight.clone()
+    XmodalerCheckpointer(wrap(model)).load(pretrained[1])
+    itm_predictor = pretrained[0].itm_predictor
+    assert torch.equal(pooler_of(model.predictor), pooler_of(itm_predictor))
+    if task == "retrieval":
+        assert torch.equal(model.predictor.cls.weight, itm_predictor.is_match_cls.weight[:1])
+        assert torch.equal(model.predictor.cls.bias, itm_predictor.is_match_cls.bias[:1])
+    else:
+        assert torch.equal(model.predictor.cls.weight, before)
+
+
+@pytest.mark.parametrize("task", HEADS)
+def test_fine_tuned_weights_stay_as_they_are(task, tmp_path):
+    tuned = build(ENCODERS[0], task, seed=4)  # both poolers differ, as after fine-tuning
+    save_weights(tuned, tmp_path / "tuned.pth")
+    assert not torch.equal(pooler_of(tuned.predictor), pooler_of(tuned.itm_predictor))
+    cfg = config(ENCODERS[0], task)
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(tmp_path / "tuned.pth"), str(tmp_path / "run")
+    trainer = DefaultTrainer(cfg)
+    trainer.resume_or_load(resume=False)
+    state = tuned.state_dict()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    # Nor does training bind what was not loaded.
+    trainer.bind_or_init_weights()
+    assert torch.equal(pooler_of(trainer.model.predictor), pooler_of(tuned.predictor))
+
+
+def test_binding_by_hand():
+    model = build(ENCODERS[0], "retrieval")
+    model.bind_or_init_weights()
+    assert torch.equal(pooler_of(model.predictor), pooler_of(model.itm_predictor))
+    model.predictor.pooler.dense.bias.data.add_(1)  # a copy: the other pooler stays
+    assert not torch.equal(pooler_of(model.predictor), pooler_of(model.itm_predictor))
+    build(ENCODERS[1], "retrieval").bind_or_init_weights()  # nothing to bind in its head
