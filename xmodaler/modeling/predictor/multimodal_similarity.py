@@ -78,11 +78,18 @@ class MultiModalSimilarity(nn.Module):
             OUTPUT: (R, B) similarities in training; else the vectors of pictures (B, P) and of
             texts (R, P).
         """
+        pictures, texts = self.picture_vectors(batched_inputs), self.text_vectors(batched_inputs)
+        return {kfg.OUTPUT: texts @ pictures.t() if self.training else [pictures, texts]}
+
+    def picture_vectors(self, batched_inputs: dict[str, Any]) -> Tensor:
+        """Vectors (B, P) of length 1, from ATT_FEATS and EXT_ATT_MASKS alone."""
         mask = batched_inputs[kfg.EXT_ATT_MASKS]
         levels = zip(self.v_pooler, batched_inputs[kfg.ATT_FEATS], strict=True)
         pooled = sum(pool(feats, mask) for pool, feats in levels)
-        pictures = F.normalize(pooled / len(self.v_pooler) ** 0.5, dim=-1)
+        return F.normalize(pooled / len(self.v_pooler) ** 0.5, dim=-1)
+
+    def text_vectors(self, batched_inputs: dict[str, Any]) -> Tensor:
+        """Vectors (R, P) of length 1, from U_TOKEN_EMBED and EXT_U_TOKENS_MASKS alone."""
         words = last_state(batched_inputs[kfg.U_TOKEN_EMBED])
-        texts: Tensor = self.t_pooler(words, batched_inputs[kfg.EXT_U_TOKENS_MASKS])
-        texts = F.normalize(texts, dim=-1)
-        return {kfg.OUTPUT: texts @ pictures.t() if self.training else [pictures, texts]}
+        pooled: Tensor = self.t_pooler(words, batched_inputs[kfg.EXT_U_TOKENS_MASKS])
+        return F.normalize(pooled, dim=-1)
