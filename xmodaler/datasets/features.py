@@ -123,12 +123,14 @@ class RegionSet:
         locations: (n, 5) float32 (see :func:`xmodaler.functional.boxes_to_locfeats`), or None.
         boxes: (n, 4) float32: x1, y1, x2, y2 in pixels, or None.
         cls_prob: (n, C) float32 class probabilities, or None.
+        whole: (D,) float32 stored features of the whole picture, or None.
     """
 
     features: np.ndarray
     locations: np.ndarray | None = None
     boxes: np.ndarray | None = None
     cls_prob: np.ndarray | None = None
+    whole: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -138,10 +140,12 @@ class RegionSet:
 
         Args:
             mean_in_front: Put a row for the whole picture, at (0, 0, 1, 1, 1), before the others.
-            mean: (D,) features of that row; by default the mean of all regions.
+            mean: (D,) features of that row; by default those stored of the whole picture, else the
+                mean of all regions.
         """
         features, locations = self.features, self.locations
         if mean_in_front:
+            mean = self.whole if mean is None else mean
             row = features.mean(axis=0) if mean is None else mean
             features = np.concatenate([row[None].astype(np.float32), features])
             if locations is not None:
@@ -189,6 +193,46 @@ def read_regions(
     if check_boxes:
         _check_boxes(boxes, image_w, image_h, record)
     return RegionSet(features, boxes_to_locfeats(boxes, image_w, image_h), boxes, cls_prob)
+
+
+def read_grid(
+    arrays: Mapping[str, np.ndarray], record: str, grid: tuple[int, int], width: int | None = None
+) -> RegionSet:
+    """Features of the cells of a grid, row by row from the top left, with their locations.
+
+    Args:
+        arrays: ``features`` (n, D): n is the number of cells, or one more where the first is that
+            of the whole picture.
+        record: The record's name in messages.
+        grid: Rows and columns.
+        width: D that the model expects, or None.
+
+    Raises:
+        SampleError: The features do not fit the grid.
+    """
+    features = region_features(arrays, record, -1, width)
+    rows, columns = grid
+    extra = len(features) - rows * columns
+    if extra not in (0, 1):
+        raise SampleError(
+            record,
+            f"{len(features)} features, but DATALOADER.FEATS_GRID {rows} x {columns} needs "
+            f"{rows * columns}, or one more with that of the whole picture first",
+        )
+    whole = features[0] if extra else None
+    return RegionSet(features[extra:], grid_locations(rows, columns), whole=whole)
+
+
+def grid_locations(rows: int, columns: int) -> np.ndarray:
+    """Boxes of the cells of a grid, as ATT_FEATS_LOC has them.
+
+    Returns:
+        float32 (rows * columns, 5): x1, y1, x2, y2 and area as fractions of the picture.
+    """
+    top, left = (part.reshape(-1).astype(np.float32) for part in np.indices((rows, columns)))
+    area = np.full_like(top, 1 / (rows * columns))
+    edges = [left / columns, top / rows, (left + 1) / columns, (top + 1) / rows, area]
+    return np.stack(edges, axis=1)
 
 
 def kept_regions(arrays: Mapping[str, np.ndarray], sample: Mapping[str, Any]) -> Regions | None:

@@ -12,7 +12,7 @@ from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
 from .feature_store import FeatureStore, open_feature_store
-from .features import RegionSet, expected_width, read_regions, regions_kept
+from .features import RegionSet, expected_width, read_grid, read_regions, regions_kept
 from .tar_shards import is_shards
 
 MIRRORED = "_mirror"
@@ -57,6 +57,8 @@ class RegionSource(VisualSource):
             where there is none; all when not positive.
         use_global_v: Put the mean of the kept regions in front of them.
         width: The width that the model takes, or None.
+        grid: Rows and columns of features without boxes, which gives them locations; (0, 0) gives
+            none. All cells are kept.
     """
 
     def __init__(
@@ -65,7 +67,13 @@ class RegionSource(VisualSource):
         max_feat_num: int,
         use_global_v: bool = True,
         width: int | None = None,
+        grid: tuple[int, int] = (0, 0),
     ) -> None:
+        if len(grid) != 2 or min(grid) < 0 or (max(grid) > 0) != (min(grid) > 0):
+            raise UserError(
+                f"DATALOADER.FEATS_GRID is {list(grid)}; give rows and columns, such as [7, 7]"
+            )
+        self.grid = tuple(grid)
         self.feats_folder = feats_folder
         self.max_feat_num = max_feat_num
         self.use_global_v = use_global_v
@@ -133,6 +141,8 @@ class RegionSource(VisualSource):
             name: The record's name in messages.
             most: How many to keep; by default ``max_feat_num - 1``.
         """
+        if "boxes" not in arrays and max(self.grid) > 0:
+            return read_grid(arrays, name, self.grid, self.width)
         most = regions_kept(self.max_feat_num, name) if most is None else most
         return read_regions(arrays, name, most, self.width, check_boxes=True)
 
@@ -180,4 +190,5 @@ def build_source(
         loader.MAX_FEAT_NUM,
         loader.USE_GLOBAL_V if use_global_v is None else use_global_v,
         expected_width(cfg),
+        tuple(loader.FEATS_GRID),
     )
