@@ -20,15 +20,18 @@ SMALL += ["MODEL.BERT.HIDDEN_SIZE", 16, "MODEL.BERT.INTERMEDIATE_SIZE", 24]
 SMALL += ["MODEL.BERT.NUM_ATTENTION_HEADS", 2]
 LAYERS = ["MODEL.BERT.NUM_HIDDEN_LAYERS", 3, "MODEL.BERT.NUM_GENERATION_LAYERS", 3]
 MSRVTT = "video_caption/msrvtt/transformer"
+UNRELEASED = ("vilbert",)
+"""Folders of models that X-modaler did not release."""
 
 
 def test_every_released_config_is_listed_once():
     listed = [model_zoo.get_entry(name).config for name in model_zoo.list()]
     shipped = {
         path.relative_to(ROOT / "configs").as_posix()
-        for task in ("image_caption", "video_caption")
+        for task in ("image_caption", "video_caption", "pretrain", "mm_understanding")
         for path in (ROOT / "configs" / task).glob("**/*/*.yaml")
         if not path.name.startswith(("base", "flickr8k", "clip_transformer_test"))
+        and not path.parts[-2].startswith(UNRELEASED)
     }
     assert sorted(listed) == sorted(shipped)
 
@@ -37,11 +40,13 @@ def test_every_released_config_is_listed_once():
 def test_every_entry_is_complete(name):
     entry = model_zoo.get_entry(name)
     cfg = model_zoo.get_config(name)
-    assert cfg.MODEL.DECODER and cfg.MODEL.MAX_SEQ_LEN in (20, 21)
     assert entry.paper.title and entry.dataset and entry.model
-    assert entry.objective == ("CIDEr" if cfg.ENGINE.NAME.startswith("RL") else "cross-entropy")
     assert bool(entry.scores) == bool(entry.source)
-    assert (ROOT / "configs" / entry.shapes).is_file()
+    assert (ROOT / "configs" / entry.shapes).exists()
+    if entry.task.endswith("captioning"):
+        assert cfg.MODEL.DECODER and cfg.MODEL.MAX_SEQ_LEN in (20, 21)
+        stage = "CIDEr" if cfg.ENGINE.NAME.startswith("RL") else "cross-entropy"
+        assert entry.objective == stage
 
 
 def test_list_by_task():

@@ -42,13 +42,15 @@ class ZooEntry:
         model: Name of the architecture.
         config: Path of its config below ``configs/``.
         paper: Where the architecture comes from.
-        task: ``"image captioning"`` or ``"video captioning"``.
+        task: ``"image captioning"``, ``"video captioning"``, ``"pre-training"``,
+            ``"visual question answering"``, ``"visual commonsense reasoning"`` or ``"retrieval"``.
         dataset: What it was trained and tested on.
-        objective: ``"cross-entropy"`` or ``"CIDEr"``.
+        objective: Of captioners ``"cross-entropy"`` or ``"CIDEr"``.
         scores: What was published for the released model, metric to value (times 100); empty
             where nothing was.
+        headline: The metric to name where there is room for one.
         source: Where the scores were published.
-        shapes: The config of this architecture for generated data, below ``configs/``.
+        shapes: The config of this architecture for generated data, below ``configs/``, or ``''``.
         fixture: Name of the reference numbers that the architecture reproduces.
     """
 
@@ -60,6 +62,7 @@ class ZooEntry:
     dataset: str
     objective: str
     scores: dict[str, float] = field(default_factory=dict)
+    headline: str = "CIDEr-D"
     source: str = ""
     shapes: str = ""
     fixture: str = ""
@@ -75,16 +78,18 @@ def _entries() -> dict[str, ZooEntry]:
         shared["paper"] = Paper(**model["paper"])
         for release in model["releases"]:
             table = tables[release["table"]]
-            values = release.get("scores", [])
-            if values and len(values) != len(tree["metrics"]):
-                raise UserError(f"{ZOO}: {release['name']} needs {len(tree['metrics'])} scores")
+            values, metrics = release.get("scores", []), table.get("metrics", tree["metrics"])
+            if values and len(values) != len(metrics):
+                raise UserError(f"{ZOO}: {release['name']} needs {len(metrics)} scores")
+            own = {key: release[key] for key in ("shapes", "fixture") if key in release}
             found[release["name"]] = ZooEntry(
                 name=release["name"],
                 config=release["config"],
-                scores=dict(zip(tree["metrics"], map(float, values), strict=False)),
+                scores=dict(zip(metrics, map(float, values), strict=False)),
+                headline=table.get("headline", "CIDEr-D"),
                 source=table["source"] if values else "",
                 **{key: table[key] for key in ("task", "dataset", "objective")},
-                **shared,
+                **{**shared, **own},
             )
     return found
 
@@ -93,7 +98,7 @@ def names(task: str | None = None) -> list[str]:
     """Names of the released models, in the order of the zoo's pages.
 
     Args:
-        task: ``"image captioning"`` or ``"video captioning"``; None for both.
+        task: As in :class:`ZooEntry`; None for all.
     """
     return [name for name, entry in _entries().items() if task in (None, entry.task)]
 

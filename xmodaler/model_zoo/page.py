@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"(<!-- zoo:begin[^>]*-->\n).*?(<!-- zoo:end -->)", re.DOTAL
 
 
 def model_table(configs: str) -> str:
-    """One row an architecture: paper, data sets, released CIDEr-D, configs.
+    """One row an architecture: paper, data sets, released scores, configs.
 
     Args:
         configs: Link to the folder ``configs``, seen from the page.
@@ -21,34 +21,43 @@ def model_table(configs: str) -> str:
     models: dict[str, list[ZooEntry]] = {}
     for entry in map(get_entry, names()):
         models.setdefault(entry.model, []).append(entry)
-    header = ("model", "paper", "data", "released CIDEr-D", "configs")
+    header = ("model", "paper", "data", "released CIDEr-D or other score", "configs")
     return _table(header, (_model_row(entries, configs) for entries in models.values()))
 
 
 def _model_row(entries: list[ZooEntry], configs: str) -> list[str]:
     first = entries[0]
     datasets = dict.fromkeys(entry.dataset.split(" (")[0] for entry in entries)
-    scores = [_cider(entry) for entry in entries]
-    links = [f"[{entry.name.rpartition('/')[2]}]({configs}/{entry.config})" for entry in entries]
-    if len(datasets) > 1:
-        links = [
-            f"[{dataset}]({configs}/{entry.config})"
-            for dataset, entry in zip(datasets, entries, strict=True)
-        ]
-    shapes = f"[shapes]({configs}/{first.shapes})"
+    scores = [_score(entry) for entry in entries if entry.task != "pre-training"]
+    labels = [_label(entry) for entry in entries]
+    if 1 < len(datasets) == len(entries):
+        labels = list(datasets)
+    links = [
+        f"[{label}]({configs}/{entry.config})" for label, entry in zip(labels, entries, strict=True)
+    ]
+    shapes = dict.fromkeys(entry.shapes for entry in entries if entry.shapes)
+    links += [f"[shapes]({configs}/{config})" for config in shapes]
     return [
         first.model,
         str(first.paper),
         ", ".join(datasets),
         ", ".join(scores),
-        ", ".join([*links, shapes]),
+        ", ".join(links),
     ]
 
 
-def _cider(entry: ZooEntry) -> str:
-    value = entry.scores.get("CIDEr-D")
+def _label(entry: ZooEntry) -> str:
+    """The model of a captioner, the task of any other."""
+    parts = entry.name.split("/")
+    return parts[-1] if entry.task.endswith("captioning") else parts[0]
+
+
+def _score(entry: ZooEntry) -> str:
+    value = entry.scores.get(entry.headline)
     if value is None:
         return "–"
+    if not entry.task.endswith("captioning"):
+        return f"{value:.1f} ({entry.dataset} {entry.headline})"
     return f"{value:.1f} (RL)" if entry.objective == "CIDEr" else f"{value:.1f}"
 
 
@@ -59,8 +68,8 @@ def score_tables() -> str:
     for entry in map(get_entry, names()):
         groups.setdefault((entry.dataset, entry.objective), []).append(entry)
     for (dataset, objective), entries in groups.items():
-        goal = "CIDEr optimisation" if objective == "CIDEr" else "cross-entropy"
-        metrics = next(list(entry.scores) for entry in entries if entry.scores)
+        goal = "CIDEr optimisation" if objective == "CIDEr" else objective
+        metrics = next((list(entry.scores) for entry in entries if entry.scores), [])
         rows = (
             [
                 f"`{entry.name}`",
@@ -70,7 +79,8 @@ def score_tables() -> str:
         )
         sources = dict.fromkeys(entry.source for entry in entries if entry.source)
         parts.append(f"## {dataset}, {goal}\n\n{_table(('name', *metrics), rows)}")
-        parts.append(f"Scores: {'; '.join(sources)}.\n")
+        if sources:
+            parts.append(f"Scores: {'; '.join(sources)}.\n")
     papers = dict.fromkeys((e.model, e.paper) for e in map(get_entry, names()))
     parts.append("## Papers\n")
     parts.append("\n".join(f"* {m}: {p.authors}, {p.title}, {p.venue}." for m, p in papers))

@@ -1,5 +1,7 @@
 """TDEN reproduces the reference's states, logits, losses, gradients, vectors and captions."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from xmodaler.losses import build_losses
 from xmodaler.losses.scored_rows import G_SELECTED, U_SELECTED, V_SELECTED
 
 FAMILY = "tden"
+REPOSITORY = Path(__file__).resolve().parents[3]
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}
 SIMILARITY = "tden_pretrain_similarity"
 
@@ -330,3 +333,25 @@ def full_size(cfg, shape):
         if "predictor.u_logits.1.weight" in shape:
             model.MM_PREDICTOR.LABELS_NUM = shape["predictor.u_logits.1.weight"][0]
     return cfg
+
+
+CONFIGS = {
+    "tden-pretrain": ["pretrain/tden/tden.yaml"],
+    "tden-caption": ["image_caption/tden/tden.yaml", "image_caption/tden/tden_rl.yaml"],
+    "tden-vqa": ["mm_understanding/vqa/tden/vqa.yaml"],
+    "tden-vcr": ["mm_understanding/vcr/tden/vcr.yaml"],
+    "tden-retrieval": ["mm_understanding/flickr30k_retrieval/tden/flickr30k_retrieval.yaml"],
+}
+
+
+def test_shipped_configs_have_the_released_names_and_shapes(model_task):
+    from xmodaler.config import load_config
+    from xmodaler.modeling import add_config, build_model
+
+    released = {name: shape_of(entry) for name, entry in model_task.full_size().items()}
+    for config in CONFIGS[model_task.task]:
+        path = str(REPOSITORY / "configs" / config)
+        cfg = load_config(path, ("MODEL.DEVICE", "meta"), add_config)
+        with torch.device("meta"):
+            model = build_model(cfg)
+        assert {name: list(v.shape) for name, v in model.state_dict().items()} == released
