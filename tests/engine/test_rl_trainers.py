@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,7 @@ def test_every_kind_of_model_takes_steps(config, name, model):
             assert math.isfinite(line[key])
         assert 0 <= line["unfinished"] <= 1 and 0 <= line["length"] <= cfg.MODEL.MAX_SEQ_LEN
         assert 0 < line["scoring_share"] < 1 and line["entropy"] > 0
+        assert 0 < line["sampling_share"] + line["baseline_share"] < 1
         assert "Cider" in line
 
 
@@ -228,10 +230,46 @@ def test_a_step_costs_little_more_than_its_parts(config):
     assert 0.5 * parts < step < 1.1 * parts
 
 
+def test_drawn_sentences_are_scored_while_greedy_ones_are_decoded(config):
+    trainer = build_engine(config(SOLVER__MAX_ITER=1))
+    scorer, decode = trainer.scorer, trainer.rival
+    decoding, scored = threading.Event(), []
+
+    class Scorer:
+        check_captions = staticmethod(scorer.check_captions)
+
+        def __call__(self, batch):
+            # Without the decoding beside it, this waits in vain.
+            scored.append(decoding.wait(timeout=60))
+            return scorer(batch)
+
+    def rival(images):
+        decoding.set()
+        return decode(images)
+
+    trainer.scorer, trainer.rival = Scorer(), rival
+    trainer.train()
+    assert scored == [True, True]
+
+
+def test_a_mistake_found_while_decoding_stops_the_run(config):
+    trainer = build_engine(config())
+    scorer = trainer.scorer
+
+    class Scorer:
+        check_captions = staticmethod(scorer.check_captions)
+
+        def __call__(self, batch):
+            raise UserError("the reward Cider of a sentence is nan")
+
+    trainer.scorer = Scorer()
+    with pytest.raises(UserError, match="the reward Cider of a sentence is nan"):
+        trainer.train()
+
+
 def test_baselines():
-    images = {kfg.IDS: ["a", "b"]}
     rewards = np.array([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]])
-    baseline, _ = RLMeanTrainer.baseline(None, images, rewards)
+    baseline = RLMeanTrainer.baseline(None, rewards, None)
     np.testing.assert_allclose(baseline, [[4.0, 3.5, 1.5], [1.5, 1.5, 0.0]])
 
 

@@ -43,8 +43,9 @@ class RLBeamTrainer(RLTrainer):
         asked = {"OUT_SIZE": self.cfg.DECODE_STRATEGY.BEAM_SIZE}
         return dict(self.model({**images, **asked}, use_beam_search=True))
 
-    def baseline(
-        self, images: dict[str, Any], rewards: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, float]]:
+    def rival(self, images: dict[str, Any]) -> None:
+        """Nothing else is decoded."""
+
+    def baseline(self, rewards: np.ndarray, rival: np.ndarray | None) -> np.ndarray:
         """The mean reward of the image's hypotheses, (B, 1)."""
-        return rewards.mean(axis=1, keepdims=True), {}
+        return rewards.mean(axis=1, keepdims=True)

@@ -32,9 +32,10 @@ class RLMeanTrainer(RLTrainer):
                 "compares the sentences of an image with each other; give 2 or more"
             )
 
-    def baseline(
-        self, images: dict[str, Any], rewards: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, float]]:
+    def rival(self, images: dict[str, Any]) -> None:
+        """Nothing is decoded."""
+
+    def baseline(self, rewards: np.ndarray, rival: np.ndarray | None) -> np.ndarray:
         """The mean reward of the other sentences of the image, (B, S)."""
         others = rewards.sum(axis=1, keepdims=True) - rewards
-        return others / (rewards.shape[1] - 1), {}
+        return others / (rewards.shape[1] - 1)

@@ -1,6 +1,9 @@
 """Self-critical training."""
 
 import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from xmodaler.config import CfgNode
 
 
+# What a step's time is split into in the log; the rest is the loss and the backward pass.
+PARTS = ("sampling", "baseline", "scoring")
+
+
 @ENGINE_REGISTRY.register()
 class RLTrainer(DefaultTrainer):
     """Raises the expected reward of sampled sentences (Rennie et al. 2017, equation 8).
@@ -28,10 +35,11 @@ class RLTrainer(DefaultTrainer):
     each less that of the image's greedy sentence, which is decoded without dropout, weighs its
     log-likelihood. The images are encoded once for all sentences that are drawn and once for the
     greedy one: these two encodings differ by dropout. Gradients flow through the drawing itself,
-    so no second pass over the sentences is needed.
+    so no second pass over the sentences is needed. The host scores the drawn sentences while the
+    device decodes the greedy ones.
 
     ``LOSSES.NAMES`` adds losses that need no ground-truth words. A subclass overrides
-    :meth:`sample` or :meth:`baseline`.
+    :meth:`sample`, :meth:`rival` or :meth:`baseline`.
 
     Args:
         cfg: The complete config; ``SCORER`` names the reward.
@@ -39,7 +47,8 @@ class RLTrainer(DefaultTrainer):
 
     def __init__(self, cfg: "CfgNode") -> None:
         super().__init__(cfg)
-        self._began = self._scoring_seconds = 0.0
+        self._began = 0.0
+        self._seconds = dict.fromkeys(PARTS, 0.0)
         self._checked = False
 
     @classmethod
@@ -62,8 +71,12 @@ class RLTrainer(DefaultTrainer):
         self._build("scorer")
         super().prepare_training()
 
+    @cached_property
+    def _background(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="reward")
+
     def run_step(self) -> None:
-        self._began, self._scoring_seconds = time.perf_counter(), 0.0
+        self._began, self._seconds = time.perf_counter(), dict.fromkeys(PARTS, 0.0)
         super().run_step()
 
     def compute_losses(self, data: dict[str, Any]) -> Scalars:
@@ -74,18 +87,28 @@ class RLTrainer(DefaultTrainer):
         """
         self._check_references(data)
         images = without_captions(data)
-        outputs = self.sample(images)
-        words, log_probs = outputs[kfg.G_SENTS_IDS], outputs[kfg.G_LOGP]
-        scores = self.score(outputs)
+        with self._timed("sampling"):
+            outputs = self.sample(images)
+            words, log_probs = outputs[kfg.G_SENTS_IDS], outputs[kfg.G_LOGP]
+            on_host = _on_host(words)
+        pending = self._background.submit(self.score, images[kfg.IDS], on_host)
+        with self._timed("baseline"):
+            rival = self.rival(images)
+            on_host = None if rival is None else _on_host(rival[kfg.G_SENTS_IDS])
+        scores = pending.result()
         rewards = scores.pop(kfg.REWARDS).reshape(len(images[kfg.IDS]), -1)
-        baseline, baseline_scores = self.baseline(images, rewards)
+        rival_rewards = None
+        if on_host is not None:
+            scores = self.score(images[kfg.IDS], on_host)
+            rival_rewards = scores.pop(kfg.REWARDS).reshape(len(rewards), -1)
+        baseline = self.baseline(rewards, rival_rewards)
         advantage = (rewards - baseline).astype(np.float32).ravel()
         outputs[kfg.REWARDS] = torch.from_numpy(advantage).to(log_probs.device)
         losses: Scalars = {}
         for loss in self.losses:
             losses.update(loss(outputs))
         self._log(
-            **(baseline_scores or scores),
+            **scores,
             **sample_scalars(
                 words.flatten(0, -2),
                 log_probs.flatten(0, -2),
@@ -113,39 +136,47 @@ class RLTrainer(DefaultTrainer):
         """How many sentences S are drawn for an image."""
         return max(1, self.cfg.DATALOADER.SEQ_PER_SAMPLE)
 
-    def baseline(
-        self, images: dict[str, Any], rewards: np.ndarray
-    ) -> tuple[np.ndarray, dict[str, float]]:
-        """What the rewards are measured against: here, those of the greedy sentences.
+    def rival(self, images: dict[str, Any]) -> dict[str, Any] | None:
+        """Sentences that the drawn ones are measured against: here, the greedy ones.
+
+        They are decoded while the drawn ones are scored.
 
         Args:
             images: The visual side of the batch.
-            rewards: (B, S), of the sentences that were drawn.
 
         Returns:
-            (B, 1) or (B, S), and the means of the metrics, {} where those of the drawn sentences
-            are to be shown.
+            The batch with G_SENTS_IDS; None where none are needed.
         """
-        with torch.no_grad():
-            outputs = self._without_dropout(images)
-        scores = self.score(outputs)
-        return scores.pop(kfg.REWARDS)[:, None], scores
-
-    def _without_dropout(self, images: dict[str, Any]) -> dict[str, Any]:
         model = self.bare_model
         model.eval()
         try:
-            return model(images, use_beam_search=False)
+            with torch.no_grad():
+                return model(images, use_beam_search=False)
         finally:
             model.train()
 
-    def score(self, outputs: dict[str, Any]) -> dict[str, Any]:
-        """The scorer's answer: REWARDS float64 and the mean of every metric."""
-        # What the device still computes is not the scorer's time.
-        words = _on_host(outputs[kfg.G_SENTS_IDS])
+    def baseline(self, rewards: np.ndarray, rival: np.ndarray | None) -> np.ndarray:
+        """What the rewards are measured against.
+
+        Args:
+            rewards: (B, S), of the sentences that were drawn.
+            rival: (B, K), of the sentences of :meth:`rival`.
+
+        Returns:
+            (B, 1) or (B, S).
+        """
+        return rival
+
+    def score(self, ids: Sequence[str], words: Tensor) -> dict[str, Any]:
+        """The scorer's answer: REWARDS float64 and the mean of every metric.
+
+        Args:
+            ids: B images.
+            words: (R, T) or (B, K, T) on the host.
+        """
         began = time.perf_counter()
-        scores = self.scorer({kfg.IDS: outputs[kfg.IDS], kfg.G_SENTS_IDS: words})
-        self._scoring_seconds += time.perf_counter() - began
+        scores = self.scorer({kfg.IDS: ids, kfg.G_SENTS_IDS: words})
+        self._seconds["scoring"] += time.perf_counter() - began
         return {**scores, kfg.REWARDS: np.asarray(scores[kfg.REWARDS], dtype=np.float64)}
 
     def _check_references(self, data: dict[str, Any]) -> None:
@@ -160,12 +191,19 @@ class RLTrainer(DefaultTrainer):
         before = self._extra_scalars
         self.log_scalars(**{name: before.get(name, 0.0) + v / parts for name, v in values.items()})
 
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._seconds[part] += time.perf_counter() - began
+
     def _write_metrics(self, loss_dict: Scalars, data_time: float, prefix: str = "") -> None:
-        """Also says which share of the step, up to its backward pass, went into scoring."""
+        """Also says where the seconds of the step, up to its backward pass, went."""
         seconds = time.perf_counter() - self._began
-        self.log_scalars(scoring_share=self._scoring_seconds / seconds)
+        self.log_scalars(**{f"{part}_share": self._seconds[part] / seconds for part in PARTS})
         super()._write_metrics(loss_dict, data_time, prefix)
 
 
 def _on_host(words: Tensor) -> Tensor:
+    """The words, once the device is through with them: what it computes belongs to its part."""
     return words.detach().cpu()
