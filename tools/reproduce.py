@@ -2,7 +2,8 @@
 """Train all configs of a suite, score them, and write one table that compares them.
 
 python tools/reproduce.py shapes                      # every captioner on generated data
-python tools/reproduce.py shapes updown xlan --jobs 2
+python tools/reproduce.py shapes --suite understanding
+python tools/reproduce.py shapes updown uniter_vqa --jobs 2
 """
 
 import argparse
@@ -18,10 +19,16 @@ def main(argv: list[str] | None = None) -> int:
         epilog="Exit code: 0; 1 if a model is below its bar or failed; 2 after a wrong argument. "
         "What is finished is not run again; what was interrupted goes on.",
     )
-    parser.add_argument("suite", choices=["shapes"], help="folder of configs")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="configs (default: all)")
-    parser.add_argument("--out", help="folder of the runs (default: output/reproduce/SUITE)")
-    parser.add_argument("--data", help="folder of the data, made if absent (default: data/SUITE)")
+    parser.add_argument("data_set", choices=["shapes"], help="folder of configs")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="runs (default: all of the suite)")
+    parser.add_argument(
+        "--suite",
+        choices=["captioning", "understanding", "all"],
+        help="captioners; pre-training, questions, choices and searches; or both "
+        "(default: captioning, or all where names are given)",
+    )
+    parser.add_argument("--out", help="folder of the runs (default: output/reproduce/shapes)")
+    parser.add_argument("--data", help="folder of the data, made if absent (default: data/shapes)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of a run")
     parser.add_argument("--fresh", action="store_true", help="run again what is finished")

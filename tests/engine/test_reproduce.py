@@ -26,7 +26,13 @@ def data(tmp_path_factory):
 
 
 def arguments(tmp_path, data, *names, **changes):
-    given = {"suite": "shapes", "names": list(names), "out": str(tmp_path / "runs"), "jobs": 1}
+    given = {
+        "data_set": "shapes",
+        "suite": None,
+        "names": list(names),
+        "out": str(tmp_path / "runs"),
+        "jobs": 1,
+    }
     given |= {"data": str(data), "threads": 1, "fresh": False, "opts": SMALL, **changes}
     return argparse.Namespace(**given)
 
@@ -38,15 +44,29 @@ def write_suite(folder, text, *names):
 
 
 def test_every_config_of_the_shapes_has_a_bar():
-    entries = {entry.name: entry for entry in reproduce.read_suite(SHAPES)}
-    shipped = {path.stem for path in SHAPES.glob("*.yaml")} - {
+    suites = {suite: reproduce.read_suite(SHAPES, suite=suite) for suite in reproduce.SUITES}
+    named = {Path(entry.config).stem for entry in suites["all"]}
+    # What is no config of its own, and second stages, which train_net --then runs.
+    others = {
         "bars",
+        "bars_understanding",
         "base",
         "video_base",
+        "understanding_base",
         "quickstart",
     }
-    assert entries.keys() == shipped
-    assert all(0 < entry.bar <= 1 for entry in entries.values())
+    stages = {path.stem for path in SHAPES.glob("*rl.yaml")}
+    assert named | others | stages == {path.stem for path in SHAPES.glob("*.yaml")}
+    assert not named & (others | stages)
+    assert suites["all"] == suites["captioning"] + suites["understanding"]
+    assert all(0 < entry.bar <= 1 for entry in suites["all"])
+
+
+def test_a_run_brings_the_one_that_it_starts_from():
+    names = ["uniter_vqa_pretrained", "updown"]
+    entries = reproduce.read_suite(SHAPES, names, "all")
+    assert [entry.name for entry in entries] == ["uniter_pretrain", *names]
+    assert entries[1].start == "uniter_pretrain" and entries[1].config.endswith("uniter_vqa.yaml")
 
 
 def test_bars_default_and_own(tmp_path):

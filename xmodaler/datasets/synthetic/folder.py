@@ -19,6 +19,7 @@ _SPLIT = f"({'|'.join(SPLITS)})"
 _FOLDERS = re.compile(
     rf"(video_)?features|cosnet|(images|videos)(/{_SPLIT})?|understanding(/(vqa|vcr))?"
     r"|understanding/flickr30k(/(images|features))?|understanding/conceptual(/features(_val)?)?"
+    r"|understanding/\w+/cache"
 )
 _FILES = re.compile(
     rf"(images|videos)/{_SPLIT}/\d{{7}}\.png|features/\d{{7}}\.npz"
@@ -29,6 +30,7 @@ _FILES = re.compile(
     rf"|understanding/(vocab.txt|vqa/[\w.]+\.json|vcr/{_SPLIT}\.jsonl)"
     r"|understanding/flickr30k/(\w+\.jsonline|images/\d{7}\.png|features/\d{7}\.npz)"
     r"|understanding/conceptual/([\w.-]+\.(tsv|txt)|features(_val)?/\d+\.npz)"
+    r"|understanding/\w+/cache/[\w.-]+"  # what mappers keep beside annotations
     rf"|{re.escape(MARKER)}"
 )
 

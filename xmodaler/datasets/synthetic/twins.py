@@ -21,7 +21,7 @@ from xmodaler.datasets.synthetic.sampling import fits
 from xmodaler.datasets.synthetic.scene import Scene, Shape, split_of
 
 FAMILY = 5  # at most: a picture and its twins
-WORDINGS = 5
+WORDINGS = 2
 _TRIES = 200
 
 

@@ -25,6 +25,7 @@ from xmodaler.utils.errors import UserError
 
 UNDERSTANDING = "understanding"
 FIRST_TWIN = 900_000  # added to the ids of pictures
+POOL = 250  # pictures to search in; scoring every caption with every one of them takes seconds
 _RETRIEVAL_SPLITS = {"train": "train", "val": "val_set0", "test": "test_set0"}
 _PAIRS = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
 
@@ -127,7 +128,7 @@ def _write_retrieval(folder: Path, out: Path, split: _Split, seed: int, side: in
 
 
 def _twins(split: _Split, seed: int) -> Iterator[tuple[int | None, Twin]]:
-    """As many as the split has pictures, with the number of the scene if it is one of these."""
+    """The pool of a split, with the number of the scene if it is one of the split's."""
     families = (
         sample_family(scene, seed, split.name, index) for index, scene in enumerate(split.scenes)
     )
@@ -136,7 +137,7 @@ def _twins(split: _Split, seed: int) -> Iterator[tuple[int | None, Twin]]:
         for index, family in enumerate(families)
         for number, twin in enumerate(family or ())
     )
-    return itertools.islice(members, len(split.scenes))
+    return itertools.islice(members, min(len(split.scenes), POOL))
 
 
 def _write_twin(out: Path, scene: Scene, image_id: int, seed: int, split: str, side: int) -> None:

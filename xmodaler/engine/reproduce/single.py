@@ -7,7 +7,7 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from xmodaler.config import CfgNode, load_config
 from xmodaler.engine.build import build_engine
 from xmodaler.engine.defaults import default_setup
 from xmodaler.engine.evaluation import call_evaluator, predict
+from xmodaler.engine.reproduce.limits import limits_of
 from xmodaler.engine.reproduce.oracle import oracle_scores
+from xmodaler.engine.reproduce.pretraining import score_pretraining
 from xmodaler.evaluation.report import read_curves
 from xmodaler.modeling import add_config
 from xmodaler.utils.atomic import atomic_write
@@ -25,6 +27,7 @@ from xmodaler.utils.atomic import atomic_write
 __all__ = ["finished_result", "forget", "read_config", "train_and_test"]
 
 RESULT, FINGERPRINT = "result.json", "fingerprint.txt"
+MARKER = "shapes.json"  # lies in every folder of generated data
 # Where the configs of generated data say the data are.
 _DATA = re.compile(r"^data/shapes(?=/|$)")
 
@@ -62,11 +65,11 @@ def train_and_test(cfg: CfgNode) -> dict[str, Any]:
         cfg: From :func:`read_config`; generated data with an oracle.
 
     Returns:
-        ``scores`` and ``oracle`` by metric, ``share`` of the oracle's CIDEr-D,
-        ``steps_per_second`` of training, ``captions_per_second`` of decoding the test split (with
-        reading it), ``parameters``, ``iterations``, ``train_seconds`` on the clock and
-        ``train_cpu_seconds`` of this process (of its last one, where a run was interrupted); also
-        written to ``result.json`` in OUTPUT_DIR.
+        ``scores`` and ``oracle`` by metric, ``steps_per_second`` of training, ``parameters``,
+        ``iterations``, ``train_seconds`` on the clock and ``train_cpu_seconds`` of this process
+        (of its last one, where a run was interrupted). Of captioners also ``share`` of the oracle's
+        CIDEr-D and ``captions_per_second`` of decoding the test split (with reading it); of others
+        ``chance`` by metric. Also written to ``result.json`` in OUTPUT_DIR.
     """
     tested = cfg.clone()
     training = cfg.clone()
@@ -84,21 +87,12 @@ def train_and_test(cfg: CfgNode) -> dict[str, Any]:
     best = Path(trainer.output_dir, "model_best.pth")
     if cfg.SOLVER.BEST_METRIC and best.is_file():
         trainer.checkpointer.load(str(best), checkpointables=[])
-    loader = trainer.build_test_loader(tested)
-    start = time.perf_counter()
-    results = predict(tested, trainer.bare_model, loader)
-    decode_seconds = time.perf_counter() - start
-    scores = call_evaluator(trainer.build_evaluator(tested, "test"), results, -1)
-    oracle = oracle_scores(tested.INFERENCE.TEST_ANNFILE)
     metrics = os.path.join(trainer.output_dir, "metrics.json")
     step_seconds = [s for _, s in read_curves(metrics).get("time", ())]
     result = {
         "fingerprint": fingerprint(cfg),
-        "scores": scores,
-        "oracle": {name: oracle[name] for name in scores if name in oracle},
-        "share": scores["CIDEr-D"] / oracle["CIDEr-D"],
+        **_test(tested, trainer),
         "steps_per_second": 1 / statistics.median(step_seconds) if step_seconds else None,
-        "captions_per_second": len(results) / decode_seconds,
         "parameters": sum(p.numel() for p in trainer.bare_model.parameters()),
         "iterations": trainer.max_iter,
         "train_seconds": train_seconds,
@@ -109,6 +103,37 @@ def train_and_test(cfg: CfgNode) -> dict[str, Any]:
     with atomic_write(os.path.join(trainer.output_dir, RESULT), "w") as file:
         json.dump(result, file, indent=1)
     return result
+
+
+def _test(cfg: CfgNode, trainer: Any) -> dict[str, Any]:
+    """The scores of the test split, and what they are held against."""
+    if "Pretrain" in cfg.MODEL.META_ARCHITECTURE:
+        return score_pretraining(cfg, trainer.bare_model)
+    loader = trainer.build_test_loader(cfg)
+    evaluator = trainer.build_evaluator(cfg, "test")
+    if cfg.INFERENCE.NAME != "COCOEvaler":
+        scores = trainer.test(cfg, trainer.bare_model, loader, evaluator, -1)
+        return {"scores": _fractions(scores), **limits_of(cfg)}
+    start = time.perf_counter()
+    results = predict(cfg, trainer.bare_model, loader)
+    decode_seconds = time.perf_counter() - start
+    scores = call_evaluator(evaluator, results, -1)
+    oracle = oracle_scores(cfg.INFERENCE.TEST_ANNFILE)
+    return {
+        "scores": scores,
+        "oracle": {name: oracle[name] for name in scores if name in oracle},
+        "share": scores["CIDEr-D"] / oracle["CIDEr-D"],
+        "captions_per_second": len(results) / decode_seconds,
+    }
+
+
+def _fractions(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the metrics; recalls, which come in percent, as fractions."""
+    return {
+        name: value / 100 if "R@" in name else value
+        for name, value in scores.items()
+        if isinstance(value, int | float)
+    }
 
 
 def _is_same_run(cfg: CfgNode) -> bool:
@@ -137,13 +162,30 @@ def finished_result(cfg: CfgNode) -> dict[str, Any] | None:
 
 
 def fingerprint(cfg: CfgNode) -> str:
-    """Changes with the config and with how the data were generated, not with where things lie."""
+    """Changes with the config and with how the data were generated, not with where things lie.
+
+    Weights to start from count as the run that made them, where they lie in the folder of one.
+    """
     same_place = cfg.clone()
     same_place.defrost()
     same_place.OUTPUT_DIR = ""
-    references = Path(cfg.INFERENCE.TEST_ANNFILE)
-    for node, key, value in _strings(same_place):
-        node[key] = value.replace(str(references.parent), "data")
-    marker = references.with_name("shapes.json")
-    made = marker.read_bytes() if marker.is_file() else b""
+    weights = Path(cfg.MODEL.WEIGHTS).parent / FINGERPRINT
+    if cfg.MODEL.WEIGHTS and weights.is_file():
+        same_place.MODEL.WEIGHTS = weights.read_text(encoding="utf-8")
+    data = data_folder(cfg)
+    made = b""
+    if data is not None:
+        made = (data / MARKER).read_bytes()
+        for node, key, value in _strings(same_place):
+            node[key] = value.replace(str(data), "data")
     return hashlib.sha256(same_place.dump().encode() + made).hexdigest()
+
+
+def data_folder(cfg: CfgNode) -> Path | None:
+    """The folder of the generated data that a config names; None where it does not exist."""
+    for _, _, value in _strings(cfg.DATALOADER):
+        path = Path(value)
+        for folder in (path, *path.parents) if value else ():
+            if (folder / MARKER).is_file():
+                return folder
+    return None
