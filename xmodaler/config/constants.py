@@ -32,6 +32,22 @@ KEYS = (
     "REGION_INDEX",  # (R,) int64: the picture of each region
     "REGION_MASKS",  # (R, 1 + P) bool: patches of the region; column 0 is the region's own token
     "REGION_FEATS",  # RegionTokens: what a vision tower makes of regions
+    "TARGET_BBOX",  # (R, 4) float: cx, cy, w, h of the box that a text describes, of the picture
+    "IS_IMAGE",  # (R,) int64: 1 = the text describes the whole picture and no box
+    "OUTPUT_BBOX",  # (R, 4) float: as TARGET_BBOX, predicted
+    # Pairs in one space (E dimensions), and negatives from the same batch.
+    "IMAGE_VECTORS",  # (R, E) float of length 1: pictures, or regions
+    "TEXT_VECTORS",  # (R, E) float of length 1
+    "TEMPERATURE",  # () float: what products of these vectors are divided by
+    "PAIR_IDS",  # (R,) int64: pairs of equal ids are no negatives of each other
+    "IMAGE_NEGATIVES",  # (R,) int64: rows of pictures that do not belong to the texts
+    "TEXT_NEGATIVES",  # (R,) int64: rows of texts that do not belong to the pictures
+    "ITM_LABELS",  # (K,) int64: 1 = the pair belongs together
+    # A second text: the same words in another language.
+    "P_TOKENS_IDS",  # (R, T) int64
+    "P_TOKENS_MASKS",  # (R, T) bool
+    # A mixed batch.
+    "GROUPS",  # dict[str, dict]: batches of several kinds by name: images, regions, videos, ...
     "V_TARGET_LABELS",  # (B, N) int64: 1 = masked region, -1 = not
     # Text for understanding (U) and for generation (G).
     "U_TOKENS_IDS",  # (R, T) int64

@@ -3,8 +3,11 @@
 from .batch_triplet import BatchTriplet
 from .bce_with_logits import BCEWithLogits
 from .beam_reward_criterion import BeamRewardCriterion
+from .box_regression import BoxRegression
 from .build import LOSSES_REGISTRY, add_loss_config, build_losses, build_rl_losses
 from .cross_entropy import CrossEntropy
+from .image_text_contrastive import ImageTextContrastive
+from .image_text_matching import ImageTextMatching
 from .label_smoothing import LabelSmoothing
 from .pretrain_losses import PretrainLosses
 from .reward_criterion import RewardCriterion
@@ -30,7 +33,10 @@ __all__ = [
     "BCEWithLogits",
     "BatchTriplet",
     "BeamRewardCriterion",
+    "BoxRegression",
     "CrossEntropy",
+    "ImageTextContrastive",
+    "ImageTextMatching",
     "LabelSmoothing",
     "PretrainLosses",
     "RewardCriterion",

@@ -173,6 +173,29 @@ def mean_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return mean / world_size
 
 
+def gather_rows(rows: torch.Tensor, exact: bool = True) -> torch.Tensor:
+    """The rows of all processes by rank, on every process; each has as many.
+
+    Args:
+        rows: (R, ...).
+        exact: Whether the gradient that reaches ``rows`` is the sum of what all processes make of
+            them; otherwise it is what this process makes of them.
+
+    Returns:
+        (R * processes, ...).
+    """
+    if get_world_size() == 1:
+        return rows
+    if exact and rows.requires_grad:
+        from torch.distributed.nn.functional import all_gather as gather_with_gradient
+
+        return torch.cat(gather_with_gradient(rows.contiguous()))
+    gathered = [torch.empty_like(rows) for _ in range(get_world_size())]
+    dist.all_gather(gathered, rows.detach().contiguous())
+    gathered[get_rank()] = rows
+    return torch.cat(gathered)
+
+
 def broadcast_buffers(module: torch.nn.Module, source: int = 0) -> None:
     """Give every process the buffers of one, such as the statistics of batch normalisation.
 

@@ -127,3 +127,110 @@ def load_fixture() -> Any:
         return Fixture(folder)
 
     return load
+
+
+def model_config(fixture: Fixture, architecture: str, **changes: Any) -> Any:
+    """Our config of the model that a fixture's ``config.json`` describes.
+
+    Args:
+        fixture: The folder.
+        architecture: MODEL.META_ARCHITECTURE.
+        **changes: Further settings, ``MODEL__X2VLM__NUM_LABELS=3``.
+    """
+    from xmodaler.config import get_cfg
+    from xmodaler.modeling import add_config
+
+    theirs, text = fixture.config["model"], fixture.config["text_encoder_config"]
+    vision = fixture.config["vision"]
+    is_split = "cross_encoder_config" in fixture.config
+    is_roberta = text["model_type"] != "bert"
+    layers = theirs["text_num_hidden_layers"]
+    text_layers = layers if is_split else theirs["text_fusion_start_at"]
+    fusion_layers = theirs["cross_num_hidden_layers"] if is_split else layers - text_layers
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    cfg.MODEL.ENCODER = "TextFusionEncoder"
+    cfg.MODEL.VISUAL_EMBED.NAME = "VisionTowerEmbedding"
+    cfg.MODEL.TOKEN_EMBED.NAME = "TokenBaseEmbedding"
+    cfg.MODEL.PREDICTOR = "BertPredictionHead"
+    cfg.DECODE_STRATEGY.NAME = ""
+    add_config(cfg, cfg)
+    settings = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.VOCAB_SIZE": text["vocab_size"],
+        "MODEL.MAX_SEQ_LEN": theirs["max_tokens"],
+        "DATALOADER.IMAGE_SIZE": theirs["image_res"],
+        "MODEL.VISION.PATCH_SIZE": vision["patch"],
+        "MODEL.VISION.WIDTH": vision["width"],
+        "MODEL.VISION.LAYERS": vision["layers"],
+        "MODEL.VISION.HEADS": vision["heads"],
+        "MODEL.VISION.MLP_RATIO": float(vision["mlp_ratio"]),
+        "MODEL.VISION.FRAME_POSITIONS": theirs.get("frame_len", 0),
+        "MODEL.TOKEN_EMBED.DIM": text["hidden_size"],
+        "MODEL.TOKEN_EMBED.USE_NORM": True,
+        "MODEL.TOKEN_EMBED.NORM_EPS": text["layer_norm_eps"],
+        "MODEL.TOKEN_EMBED.PADDING_IDX": text["pad_token_id"],
+        "MODEL.TOKEN_EMBED.POSITION": "RobertaEncoding" if is_roberta else "NNEmbeddingEncoding",
+        "MODEL.TOKEN_EMBED.POSITION_MAX_LEN": text["max_position_embeddings"],
+        "MODEL.TOKEN_EMBED.TYPE_VOCAB_SIZE": text["type_vocab_size"],
+        "MODEL.TOKEN_EMBED.DROPOUT": text["hidden_dropout_prob"],
+        "MODEL.BERT.HIDDEN_SIZE": text["hidden_size"],
+        "MODEL.BERT.NUM_ATTENTION_HEADS": text["num_attention_heads"],
+        "MODEL.BERT.INTERMEDIATE_SIZE": text["intermediate_size"],
+        "MODEL.BERT.HIDDEN_ACT": text["hidden_act"],
+        "MODEL.BERT.NUM_HIDDEN_LAYERS": text_layers,
+        "MODEL.FUSION.LAYERS": fusion_layers,
+        "MODEL.FUSION.MEMORY_WIDTH": vision["width"],
+        "MODEL.FUSION.TEXT_NORM_EPS": text["layer_norm_eps"],
+        "MODEL.X2VLM.EMBED_DIM": theirs["embed_dim"],
+        "MODEL.X2VLM.TEMPERATURE": theirs["temp"],
+        "MODEL.X2VLM.IMAGE_BOXES": theirs.get("calc_image_bbox_loss", False),
+        "MODEL.X2VLM.TIE_WORDS": not is_split,
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    cfg.merge_from_list([part for pair in settings.items() for part in pair])
+    return cfg
+
+
+def load_model(fixture: Fixture, architecture: str, **changes: Any) -> torch.nn.Module:
+    """The model of a fixture in eval mode, with all of its weights."""
+    from xmodaler.checkpoint.x2vlm import translate_x2vlm
+    from xmodaler.modeling import build_model
+
+    cfg = model_config(fixture, architecture, **changes)
+    model = build_model(cfg)
+    layers = cfg.MODEL.BERT.NUM_HIDDEN_LAYERS
+    state = translate_x2vlm(fixture.weights, model.state_dict(), layers)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def check_gradients(
+    model: torch.nn.Module, fixture: Fixture, tag: str, skip: tuple[str, ...] = ()
+) -> None:
+    """Norm and weighted sum of the gradient of every released parameter."""
+    from xmodaler.checkpoint.x2vlm import our_name
+
+    prefix = f"{tag}/" if tag else ""
+    names = fixture.meta["grad_names"]
+    names = names[tag or next(iter(names))]
+    gradients = dict(model.named_parameters(remove_duplicate=False))
+    layers = len(model.encoder.text_layers)
+    norms, dots = (fixture.expected[f"{prefix}grad_{kind}"] for kind in ("norm", "dot"))
+    for name, norm, dot in zip(names, norms, dots, strict=True):
+        if name in skip:
+            continue
+        gradient = gradients[our_name(name, layers)].grad.double().flatten()
+        places = torch.arange(len(gradient), dtype=torch.float64).cos()
+        assert_close(gradient.norm(), norm, f"{tag}: gradient of {name}")
+        assert_close(gradient @ places, dot, f"{tag}: direction of the gradient of {name}")
+
+
+@pytest.fixture(scope="session")
+def parity() -> Any:
+    """The functions above."""
+    from types import SimpleNamespace
+
+    return SimpleNamespace(
+        close=assert_close, model=load_model, config=model_config, gradients=check_gradients
+    )

@@ -71,6 +71,12 @@ class NNEmbeddingEncoding(nn.Module):
         super().__init__()
         self.position_embeddings = nn.Embedding(max_len, dim)
 
+    def at(self, positions: Tensor) -> Tensor:
+        """The vectors of positions of any shape: (...) -> (..., dim)."""
+        if positions.numel() and positions.device.type == "cpu":  # elsewhere that would wait
+            _check_length(int(positions.max()) + 1, self.position_embeddings.num_embeddings)
+        return self.position_embeddings(positions)
+
     def forward(self, x: Tensor | int) -> Tensor:
         """A position -> (1, dim), or a tensor (B, T, ...) -> (1, T, dim)."""
         weight = self.position_embeddings.weight
@@ -79,3 +85,21 @@ class NNEmbeddingEncoding(nn.Module):
             return weight[x : x + 1]
         _check_length(x.shape[1], weight.shape[0])
         return weight[None, : x.shape[1]]
+
+
+@POSITION_ENC_REGISTRY.register()
+class RobertaEncoding(NNEmbeddingEncoding):
+    """Learned positions as RoBERTa and XLM-R count them (Liu et al. 2019).
+
+    Real words are counted from ``padding + 1``; padding itself has position ``padding``, the id of
+    its word in their vocabularies.
+    """
+
+    padding = 1
+
+    def forward(self, x: Tensor | int) -> Tensor:
+        """A position from 0 -> (1, dim), or words (B, T) -> (B, T, dim)."""
+        if isinstance(x, int):
+            return super().forward(x + self.padding + 1)
+        real = (x != self.padding).long()
+        return self.at(real.cumsum(dim=1) * real + self.padding)

@@ -27,6 +27,7 @@ class TokenBaseEmbedding(nn.Module):
         embeddings_dropout: Dropout.
         embeddings_pos: Position encoding; called with a position or with the tokens.
         embeddings_token_type: Embedding of token types.
+        padding_idx: Id of the word that stands for padding, whose vector is zero and stays so.
     """
 
     @configurable
@@ -40,9 +41,10 @@ class TokenBaseEmbedding(nn.Module):
         embeddings_dropout: nn.Module | None = None,
         embeddings_pos: nn.Module | None = None,
         embeddings_token_type: nn.Module | None = None,
+        padding_idx: int | None = None,
     ) -> None:
         super().__init__()
-        self.embeddings = nn.Embedding(vocab_size, dim)
+        self.embeddings = nn.Embedding(vocab_size, dim, padding_idx=padding_idx)
         self.embeddings_act = embeddings_act
         self.embeddings_norm = embeddings_norm
         self.embeddings_dropout = embeddings_dropout
@@ -57,7 +59,9 @@ class TokenBaseEmbedding(nn.Module):
         if node.DROPOUT > 0:
             kwargs["embeddings_dropout"] = nn.Dropout(node.DROPOUT)
         if node.USE_NORM:
-            kwargs["embeddings_norm"] = nn.LayerNorm(node.DIM)
+            kwargs["embeddings_norm"] = nn.LayerNorm(node.DIM, eps=node.NORM_EPS)
+        if node.PADDING_IDX >= 0:
+            kwargs["padding_idx"] = node.PADDING_IDX
         kwargs["embeddings_pos"] = build_position_encoding(cfg, node.DIM, node.POSITION_MAX_LEN)
         if kwargs["embeddings_pos"] is not None and cfg.MODEL.MAX_SEQ_LEN > node.POSITION_MAX_LEN:
             raise UserError(
@@ -93,6 +97,7 @@ class TokenBaseEmbedding(nn.Module):
         token_types: Tensor | None = None,
         step: int | None = None,
         sparse: bool = False,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Embed ids.
 
@@ -101,12 +106,16 @@ class TokenBaseEmbedding(nn.Module):
             token_types: (R or B, T) int64, or (R,).
             step: Position of all of ``tokens`` while decoding.
             sparse: Whether the gradient of the embedding is sparse.
+            positions: Shaped like ``tokens``, where these do not simply follow each other.
 
         Returns:
             (R, T, D) or (R, D).
         """
-        x = F.embedding(tokens, self.embeddings.weight, sparse=sparse)
-        if self.embeddings_pos is not None:
+        padding = self.embeddings.padding_idx
+        x = F.embedding(tokens, self.embeddings.weight, padding_idx=padding, sparse=sparse)
+        if positions is not None:
+            x = x + self.embeddings_pos.at(positions)
+        elif self.embeddings_pos is not None:
             x = x + self.embeddings_pos(tokens if step is None or tokens.dim() > 1 else step)
         if self.embeddings_token_type is not None and token_types is not None:
             if token_types.dim() > tokens.dim():

@@ -13,6 +13,7 @@ from .memory_augmented_encoder import MemoryAugmentedEncoder
 from .single_stream_bert_encoder import SingleStreamBertEncoder
 from .tag_encoder import TagEncoder
 from .tdconved_encoder import TDConvEDEncoder
+from .text_fusion_encoder import FusionMemory, TextFusionEncoder
 from .transformer_encoder import TransformerEncoder
 from .two_stream_bert_encoder import TwoStreamBertEncoder
 from .updown_encoder import UpDownEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "CoAttentionBertEncoder",
     "ConvEncoder",
     "Encoder",
+    "FusionMemory",
     "GCNEncoder",
     "GTransformerEncoder",
     "LSTMEncoder",
@@ -31,6 +33,7 @@ __all__ = [
     "SingleStreamBertEncoder",
     "TDConvEDEncoder",
     "TagEncoder",
+    "TextFusionEncoder",
     "TransformerEncoder",
     "TwoStreamBertEncoder",
     "UpDownEncoder",

@@ -12,6 +12,7 @@ from .transformer_enc_dec import TransformerEncoderDecoder
 from .uniter_for_mm_understanding import UniterForMMUnderstanding
 from .uniter_pretrain import UniterPretrain
 from .uniter_retrieval import UniterRetrieval
+from .x2vlm import X2VLMPretrain
 
 __all__ = [
     "META_ARCH_REGISTRY",
@@ -26,6 +27,7 @@ __all__ = [
     "UniterForMMUnderstanding",
     "UniterPretrain",
     "UniterRetrieval",
+    "X2VLMPretrain",
     "add_config",
     "build_model",
     "resolve_device",

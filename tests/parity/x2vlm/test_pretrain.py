@@ -1,0 +1,157 @@
+"""Pre-training on pictures, regions, videos and texts gives the losses of the fixture."""
+
+import pytest
+import torch
+
+from xmodaler.config import kfg
+from xmodaler.losses import (
+    U_SELECTED,
+    BoxRegression,
+    CrossEntropy,
+    ImageTextContrastive,
+    ImageTextMatching,
+    SelectedRows,
+)
+from xmodaler.modeling.meta_arch.x2vlm.negatives import negative_weights
+
+FAMILY = "pretrain"
+TERMS = {
+    "ITC": "loss_itc",
+    "ITM": "loss_itm",
+    "CrossEntropy Loss(U)": "loss_mlm",
+    "Box L1": "loss_bbox",
+    "Box GIoU": "loss_giou",
+}
+
+
+@pytest.fixture(scope="module")
+def model(fixture, parity):
+    from_video = {"MODEL__VISION__FRAME_POSITIONS": fixture.config["model"]["frame_len"]}
+    return parity.model(fixture, "X2VLMPretrain", **from_video)
+
+
+def targets(inputs):
+    """U_TARGET_IDS (R, T) of masked positions and their words."""
+    found = torch.full_like(inputs["text_ids"], -1)
+    real = inputs["masked_ids"] >= 0
+    rows = torch.arange(len(found))[:, None].expand_as(real)
+    found[rows[real], inputs["masked_pos"][real]] = inputs["masked_ids"][real]
+    return found
+
+
+def batch_of(fixture, tag, negatives_of=None):
+    """The batch of a case under our keys."""
+    inputs = fixture.below(f"{tag}/", fixture.inputs)
+    expected = fixture.below(f"{negatives_of or tag}/", fixture.expected)
+    batch = {
+        kfg.U_TOKENS_IDS: inputs["text_ids_masked"],
+        kfg.U_TOKENS_IDS_WO_MASK: inputs["text_ids"],
+        kfg.TOKENS_MASKS: inputs["text_atts"],
+        kfg.U_TARGET_IDS: targets(inputs),
+    }
+    if "image" in inputs:
+        batch[kfg.IMAGES] = inputs["image"]
+        batch[kfg.IMAGE_NEGATIVES] = expected["image_neg_idx"]
+        batch[kfg.TEXT_NEGATIVES] = expected["text_neg_idx"]
+    if "idx_to_group_img" in inputs:
+        batch[kfg.REGION_INDEX] = inputs["idx_to_group_img"]
+        batch[kfg.REGION_MASKS] = inputs["image_atts"]
+        batch[kfg.TARGET_BBOX] = inputs["target_bbox"]
+        batch[kfg.IS_IMAGE] = inputs["is_image"]
+    return batch
+
+
+def losses_of(outputs):
+    found = {}
+    for loss in (ImageTextContrastive(), ImageTextMatching(), CrossEntropy(), BoxRegression()):
+        found.update(loss(outputs))
+    return {TERMS[name]: value for name, value in found.items()}
+
+
+@pytest.fixture(autouse=True)
+def normalised_pixels(model):
+    """The fixtures hold pixels that are normalised already."""
+    model.visual_embed.pixels = lambda images: images
+
+
+@pytest.mark.parametrize("tag", ["image", "region", "video", "text"])
+def test_losses_and_gradients(fixture, model, parity, tag):
+    model.zero_grad()
+    losses = losses_of(model(batch_of(fixture, tag)))
+    expected = fixture.below(f"{tag}/loss_", fixture.expected)
+    assert {f"loss_{name}" for name in expected} == set(losses)
+    for name, value in losses.items():
+        parity.close(value, fixture.expected[f"{tag}/{name}"], f"{tag}/{name}")
+    sum(losses.values()).backward()
+    parity.gradients(model, fixture, tag)
+
+
+@pytest.mark.parametrize("tag", ["image", "region", "video"])
+def test_vectors_and_weights_of_negatives(fixture, model, parity, tag):
+    outputs = model(batch_of(fixture, tag))
+    images, texts = outputs[kfg.IMAGE_VECTORS], outputs[kfg.TEXT_VECTORS]
+    parity.close(images, fixture.expected[f"{tag}/image_feat"], "image_feat")
+    parity.close(texts, fixture.expected[f"{tag}/text_feat"], "text_feat")
+    found = negative_weights(images, texts, outputs[kfg.TEMPERATURE])
+    for weights, name in zip(found, ("weights_i2t", "weights_t2i"), strict=True):
+        parity.close(weights, fixture.expected[f"{tag}/{name}"], name)
+    if f"{tag}/itm_logits_positive" in fixture.expected:
+        logits = outputs[kfg.ITM_LOGITS][: len(images)]
+        parity.close(logits, fixture.expected[f"{tag}/itm_logits_positive"], "itm_logits_positive")
+    if tag == "region":
+        parity.close(outputs[kfg.OUTPUT_BBOX], fixture.expected["region/output_coord"], "boxes")
+
+
+@pytest.mark.parametrize("tag", ["image", "region", "video"])
+def test_tokens_and_states(fixture, model, parity, tag):
+    batch = batch_of(fixture, tag)
+    seen = model.see(batch)
+    tokens = seen[kfg.ATT_FEATS]
+    if tag == "region":
+        whole = tokens.index_select(0, batch[kfg.REGION_INDEX])
+        parity.close(whole, fixture.expected["region/image_embeds_fullatts"], "whole")
+        tokens = seen[kfg.REGION_FEATS].dense()
+    parity.close(tokens, fixture.expected[f"{tag}/image_embeds"], "image_embeds")
+    if f"{tag}/cross_embeds" in fixture.expected:
+        texts = model.read(batch[kfg.U_TOKENS_IDS_WO_MASK], batch[kfg.TOKENS_MASKS].bool())
+        shown = texts.shown.unsqueeze(-1)
+        expected = fixture.expected[f"{tag}/text_embeds"]
+        parity.close(texts.padded() * shown, expected * shown, "text_embeds")
+        fused = model.fuse(texts, model.encoder.memory(tokens)).padded()
+        expected = fixture.expected[f"{tag}/cross_embeds"]
+        parity.close(fused * shown, expected * shown, "cross_embeds")
+
+
+def test_whole_pictures_may_learn_their_box(fixture, model, parity):
+    model.image_boxes = True
+    losses = losses_of(model(batch_of(fixture, "region")))
+    model.image_boxes = False
+    for name in ("loss_bbox", "loss_giou"):
+        parity.close(losses[name], fixture.expected[f"region_calc_image_bbox/{name}"], name)
+
+
+def test_order_of_frames_does_not_matter(fixture, model, parity):
+    clips = fixture.inputs["video/image"].flip(1)
+    tokens = model.see({kfg.IMAGES: clips})[kfg.ATT_FEATS]
+    parity.close(tokens, fixture.expected["video/image_embeds_frames_permuted"], "permuted")
+
+
+def test_a_mixed_batch(fixture, model, parity):
+    model.zero_grad()
+    theirs = fixture.config["model"]
+    kinds = {"images": "image", "regions": "region", "videos": "video", "texts": "text"}
+    groups = {name: batch_of(fixture, tag, f"mixed/{tag}") for name, tag in kinds.items()}
+    outputs = model({kfg.GROUPS: groups})[kfg.GROUPS]
+    total = sum(
+        theirs[name]["iter_perc"] * sum(losses_of(outputs[name]).values()) for name in groups
+    )
+    total.backward()
+    parity.gradients(model, fixture, "mixed")
+
+
+def test_masked_words_are_the_only_logits(fixture, model):
+    batch = batch_of(fixture, "image")
+    rows = model(batch)[U_SELECTED]
+    assert isinstance(rows, SelectedRows)
+    assert len(rows.logits) == int((batch[kfg.U_TARGET_IDS] >= 0).sum())
+    assert kfg.U_LOGITS not in model(batch)

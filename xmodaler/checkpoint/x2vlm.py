@@ -1,0 +1,132 @@
+"""Released X²-VLM and CCLM checkpoints under the names of this package."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from .vision_towers import translate_tower
+
+__all__ = ["our_name", "translate_x2vlm"]
+
+State = dict[str, Tensor]
+
+TOWER = "visual_embed.tower.backbone."
+DROPPED = re.compile(r"(^|\.)(position_ids|relative_position_index|attn_mask|one_hot)$")
+"""Buffers that carry no information."""
+
+EMBEDDINGS = {
+    "word_embeddings.": "embeddings.",
+    "position_embeddings.": "embeddings_pos.position_embeddings.",
+    "token_type_embeddings.": "embeddings_token_type.",
+    "LayerNorm.": "embeddings_norm.",
+}
+PARTS = {"attention.": "self_attn.", "crossattention.": "x_att."}
+"""Blocks of a layer that also attends to something else."""
+
+RULES = (
+    (r"^absolute_frame_pos_embed$", "visual_embed.frame_positions"),
+    (r"^temp$", "contrast.temperature"),
+    (r"^(vision_proj|text_proj)\.", r"contrast.\1."),
+    (r"^mlm_head\.predictions\.", "predictor."),
+    (r"^text_encoder\.cls\.predictions\.", "predictor."),
+    (r"^text_decoder\.cls\.predictions\.", "text_decoder.head."),
+    (r"^text_decoder\.bert\.embeddings\.", "text_decoder.embed."),
+    (r"^text_encoder\.(bert\.|roberta\.)?embeddings\.", "token_embed."),
+)
+TEXT_LAYER = re.compile(r"^text_encoder\.(?:bert\.|roberta\.)?encoder\.layer\.(\d+)\.(.*)$")
+CROSS_LAYER = re.compile(r"^cross_encoder\.(?:bert\.)?encoder\.layer\.(\d+)\.(.*)$")
+DECODER_LAYER = re.compile(r"^text_decoder\.bert\.encoder\.layer\.(\d+)\.(.*)$")
+
+
+def our_name(name: str, text_layers: int) -> str | None:
+    """Our name of a released parameter, or None for a buffer that is left out.
+
+    Args:
+        name: For example ``text_encoder.bert.encoder.layer.12.crossattention.self.key.weight``.
+        text_layers: How many layers of ``text_encoder`` are the text tower; those above fuse.
+    """
+    if DROPPED.search(name):
+        return None
+    if name.startswith("vision_encoder."):
+        return TOWER + name.removeprefix("vision_encoder.")
+    found = TEXT_LAYER.match(name)
+    if found:
+        number, rest = int(found[1]), found[2]
+        if number < text_layers:
+            return f"encoder.text_layers.{number}.{rest}"
+        return f"encoder.fusion_layers.{number - text_layers}.{_fusion_part(rest)}"
+    found = CROSS_LAYER.match(name)
+    if found:
+        return f"encoder.fusion_layers.{found[1]}.{_fusion_part(found[2])}"
+    found = DECODER_LAYER.match(name)
+    if found:
+        return f"text_decoder.layers.{found[1]}.{_fusion_part(found[2])}"
+    for pattern, replacement in RULES:
+        renamed, count = re.subn(pattern, replacement, name)
+        if count:
+            return _embedding_part(renamed)
+    return name
+
+
+def translate_x2vlm(
+    state: Mapping[str, Tensor],
+    target: Mapping[str, Tensor],
+    text_layers: int,
+    tower: str = "BeitTower",
+) -> State:
+    """Bring released weights to our names, and their tables to the picture size of ``target``.
+
+    Args:
+        state: Weights of a released checkpoint.
+        target: ``model.state_dict()`` of the model that they are for.
+        text_layers: Number of layers of the text tower.
+        tower: Class of the vision tower, which decides how its weights are translated.
+
+    Returns:
+        Weights under our names; what the model does not have is passed on for the report.
+    """
+    renamed = {
+        ours: value
+        for name, value in state.items()
+        if (ours := our_name(name, text_layers)) is not None
+    }
+    vision = {
+        name.removeprefix(TOWER): renamed.pop(name) for name in list(renamed) if _is_tower(name)
+    }
+    places = {name.removeprefix(TOWER): value for name, value in target.items() if _is_tower(name)}
+    translated = translate_tower(tower, vision, places)
+    renamed.update({TOWER + name: value for name, value in translated.items()})
+    frames = "visual_embed.frame_positions"
+    if frames in renamed and frames in target:
+        renamed[frames] = _fit_frames(renamed[frames], target[frames])
+    return renamed
+
+
+def _is_tower(name: str) -> bool:
+    return name.startswith(TOWER)
+
+
+def _fusion_part(rest: str) -> str:
+    for theirs, ours in PARTS.items():
+        if rest.startswith(theirs):
+            return ours + rest.removeprefix(theirs)
+    return rest
+
+
+def _embedding_part(name: str) -> str:
+    for theirs, ours in EMBEDDINGS.items():
+        for owner in ("token_embed.", "text_decoder.embed."):
+            if name.startswith(owner + theirs):
+                return owner + ours + name.removeprefix(owner + theirs)
+    return name
+
+
+def _fit_frames(value: Tensor, target: Tensor) -> Tensor:
+    """The positions of the frames that both know; others stay as they were initialised."""
+    if value.shape == target.shape:
+        return value
+    fitted = target.clone()
+    known = min(value.shape[1], target.shape[1])
+    fitted[:, :known] = value[:, :known]
+    return fitted
