@@ -19,7 +19,16 @@ _LAYERS: dict[str, tuple[tuple[str, str], ...]] = {
         ("encoder.layers.", "BERT.NUM_HIDDEN_LAYERS"),
         ("encoder.decoder_enc_layers.", "COSNET.NUM_SEMCOMPHDER_LAYERS"),
     ),
+    "SingleStreamBertEncoder": (("encoder.layers.", "BERT.NUM_HIDDEN_LAYERS"),),
+    "TwoStreamBertEncoder": (
+        ("encoder.layers.", "BERT.NUM_HIDDEN_LAYERS"),
+        ("encoder.v_layers.", "BERT.V_NUM_HIDDEN_LAYERS"),
+    ),
     "TransformerDecoder": (("decoder.g_layers.", "BERT.NUM_GENERATION_LAYERS"),),
+    "DecoupleBertDecoder": (
+        ("decoder.u_layers.", "BERT.NUM_UNDERSTANDING_LAYERS"),
+        ("decoder.g_layers.", "BERT.NUM_GENERATION_LAYERS"),
+    ),
     "COSNetDecoder": (("decoder.g_layers.", "BERT.NUM_GENERATION_LAYERS"),),
     "MemoryAugmentedEncoder": (("encoder.layers.", "MESHEDMEORY.ENCODER.NUM_LAYER"),),
     "MeshedDecoder": (("decoder.layers.", "MESHEDMEORY.DECODER.NUM_LAYER"),),

@@ -160,8 +160,9 @@ def without_dropout(model):
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if hasattr(module, "attention_probs_dropout_prob"):
-            module.attention_probs_dropout_prob = 0.0
+        for name in ("attention_probs_dropout_prob", "layer_drop", "v_layer_drop", "u_layer_drop"):
+            if hasattr(module, name):
+                setattr(module, name, 0.0)
     return model
 
 

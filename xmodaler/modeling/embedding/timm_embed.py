@@ -51,6 +51,9 @@ class TimmEmbedding(nn.Module):
 
     reads_pictures = True
 
+    pretrained_parts = ("backbone",)
+    """Parts whose weights another initialisation leaves alone."""
+
     @configurable
     def __init__(
         self,

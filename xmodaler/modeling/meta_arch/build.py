@@ -7,6 +7,7 @@ from xmodaler.config import CfgNode
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.registry import Registry
 
+from ..layers.initial_weights import init_like_bert
 from ..selection import required_name
 
 META_ARCH_REGISTRY = Registry("META_ARCH")
@@ -28,6 +29,8 @@ def build_model(cfg: CfgNode) -> nn.Module:
     """
     device = resolve_device(cfg.MODEL.DEVICE)
     model = META_ARCH_REGISTRY.get(required_name(cfg, None, _KEY, META_ARCH_REGISTRY))(cfg)
+    if cfg.MODEL.BERT.INIT_STD > 0:
+        init_like_bert(model, cfg.MODEL.BERT.INIT_STD)
     return model.to(device)
 
 
