@@ -19,9 +19,15 @@ from .build import build_dataset_mapper, trivial_batch_collator
 from .captions import UNKNOWN_WORD
 from .common import DatasetFromList, MapDataset
 from .images.caption_dataset import CaptionDataset
+from .images.flickr30k_single_stream import Flickr30kDatasetForSingleStreamVal
+from .images.understanding import TextCounts, UnderstandingDataset
 from .vocabulary import read_word_ids
 
 STAGES = ("train", "val", "test")
+# Data sets whose stage also says a task.
+_TASKS = {"VCRDataset": ("VCR_Q-A", "VCR_QA-R")}
+# Those that read references in the form of COCO captions.
+_CAPTION_EVALUATORS = ("COCOEvaler", "COCOPrinter")
 _BINS = (5, 10, 15, 20, 30, 50)
 
 
@@ -55,6 +61,7 @@ class _Probe:
 
     def __init__(self, mapper: Any) -> None:
         self._mapper = mapper
+        self._key = _id_key(mapper)
 
     def __call__(self, item: tuple[int, Any]) -> dict[str, Any]:
         index, record = item
@@ -63,12 +70,21 @@ class _Probe:
         except SampleError:
             raise
         except Exception as error:  # a user's mapper may fail in any way; the walk goes on
-            name = record.get("image_id", index) if isinstance(record, dict) else index
+            name = record.get(self._key, index) if isinstance(record, dict) else index
             raise SampleError(f"record '{name}'", f"{type(error).__name__}: {error}") from None
         if sample is None:
             return {"index": index, "width": None}
-        features = sample.get(kfg.ATT_FEATS)
-        return {"index": index, "width": getattr(features, "shape", (None,))[-1]}
+        return {"index": index, "width": _width(sample)}
+
+
+def _width(sample: Any) -> int | None:
+    """The width of a sample's features; of the first of several batches or pictures."""
+    while isinstance(sample, list) and sample:
+        sample = sample[0]
+    features = sample.get(kfg.ATT_FEATS) if isinstance(sample, dict) else sample
+    if isinstance(features, list):
+        return _width(features)
+    return getattr(features, "shape", (None,))[-1]
 
 
 def check_dataset(cfg: CfgNode) -> list[SplitReport]:
@@ -86,10 +102,14 @@ def check_dataset(cfg: CfgNode) -> list[SplitReport]:
     stages = [stage for stage in STAGES if cfg.DATASETS[stage.upper()]]
     if not stages:
         raise UserError("the config names no data set: DATASETS.TRAIN, VAL and TEST are all empty")
-    reports = [_check_split(cfg, stage) for stage in stages]
+    reports = [
+        _check_split(cfg, stage, task)
+        for stage in stages
+        for task in _TASKS.get(cfg.DATASETS[stage.upper()], ("",))
+    ]
     for report in reports[1:]:
         shared = set(report.ids) & set(reports[0].ids)
-        if shared and report.stage != reports[0].stage == "train":
+        if shared and reports[0].stage == "train" != report.stage:
             examples = ", ".join(sorted(shared)[:5])
             report.warnings.append(
                 f"{len(shared)} records are also in the training data: {examples}"
@@ -97,22 +117,30 @@ def check_dataset(cfg: CfgNode) -> list[SplitReport]:
     return reports
 
 
-def _check_split(cfg: CfgNode, stage: str) -> SplitReport:
+def _id_key(mapper: Any) -> str:
+    return getattr(mapper, "id_key", "image_id")
+
+
+def _check_split(cfg: CfgNode, stage: str, task: str = "") -> SplitReport:
     name = cfg.DATASETS[stage.upper()]
-    report = SplitReport(stage, name)
+    report = SplitReport(stage, f"{name} {task}".rstrip())
     try:
-        mapper = build_dataset_mapper(cfg, name, stage)
+        mapper = build_dataset_mapper(cfg, name, f"{stage};{task}" if task else stage)
+        if isinstance(mapper, UnderstandingDataset):
+            mapper.counts = TextCounts()
         datalist = mapper.load_data(cfg)
     except UserError as error:
         report.bad.append(str(error))
         return report
-    report.ids = [str(r.get("image_id", k)) for k, r in enumerate(datalist) if isinstance(r, dict)]
-    if stage != "train":
+    key = _id_key(mapper)
+    report.ids = [str(r.get(key, k)) for k, r in enumerate(datalist) if isinstance(r, dict)]
+    # One picture against all others is a record for every caption of the picture.
+    if stage != "train" and not isinstance(mapper, Flickr30kDatasetForSingleStreamVal):
         repeated = [image_id for image_id, n in Counter(report.ids).items() if n > 1]
         report.bad.extend(f"id '{image_id}' occurs more than once" for image_id in repeated)
     _map_records(report, mapper, datalist, cfg.DATALOADER.NUM_WORKERS)
     _count_words(report, mapper, datalist, cfg)
-    if stage != "train" and cfg.INFERENCE.NAME:
+    if stage != "train" and cfg.INFERENCE.NAME in _CAPTION_EVALUATORS:
         _check_references(report, cfg.INFERENCE[f"{stage.upper()}_ANNFILE"])
     return report
 
@@ -156,6 +184,9 @@ def _count_words(report: SplitReport, mapper: Any, datalist: list[Any], cfg: Cfg
         known = _vocabulary(report, cfg.INFERENCE.VOCAB)
         if known is not None:
             report.words.update(w in known for words in sentences for w in words)
+    elif isinstance(mapper, UnderstandingDataset):
+        _count_pieces(report, mapper, datalist)
+        return
     else:
         vocabulary = cfg.INFERENCE.VOCAB
         words = load_vocab(vocabulary) if os.path.isfile(expand_path(vocabulary)) else []
@@ -171,6 +202,22 @@ def _count_words(report: SplitReport, mapper: Any, datalist: list[Any], cfg: Cfg
         report.warnings.append(
             f"{longer} captions have more than MODEL.MAX_SEQ_LEN {limit} words and are cut; "
             f"the longest has {max(report.lengths)}"
+        )
+
+
+def _count_pieces(report: SplitReport, mapper: UnderstandingDataset, datalist: list[Any]) -> None:
+    counts = mapper.count_texts(datalist)
+    report.lengths, report.words = counts.lengths, counts.known
+    longer = sum(count for length, count in counts.lengths.items() if length > mapper.max_seq_len)
+    if longer:
+        report.warnings.append(
+            f"{longer} texts have more than {mapper.max_seq_len} word pieces, special tokens "
+            f"included, and are cut; the longest has {max(counts.lengths)}"
+        )
+    unanswered = sum("labels" in record and not record["labels"] for record in datalist)
+    if unanswered:
+        report.warnings.append(
+            f"{unanswered} questions have no answer of the vocabulary: nothing is right for them"
         )
 
 

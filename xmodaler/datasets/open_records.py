@@ -234,7 +234,7 @@ def caption_records(cfg: CfgNode, stage: str) -> list[dict[str, Any]]:
 
 def _table_records(cfg: CfgNode, path: str) -> list[dict[str, Any]]:
     names = PictureNames(_picture_list(cfg, ""), cfg.DATALOADER.IMAGE_NAME or "{}.jpg")
-    rows = _read_table(path)
+    rows = read_table(path)
     known = _known_pictures(cfg)
     records, absent = [], 0
     for number, caption in rows:
@@ -261,7 +261,12 @@ def _table_records(cfg: CfgNode, path: str) -> list[dict[str, Any]]:
     return records
 
 
-def _read_table(path: str) -> list[tuple[int, str]]:
+def read_table(path: str) -> list[tuple[int, str]]:
+    """The rows of a table ``caption <tab> address``: their numbers, from 1, and captions.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
     path = expand_path(path)
     try:
         with open(path, encoding="utf-8", newline="") as file:

@@ -1,8 +1,8 @@
 """Mappers of pre-training: pictures with one caption each, words and regions hidden by chance."""
 
-import csv
 import os
 import random
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,14 +11,14 @@ from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional import caption_to_mask_tokens, iou, random_region, read_lines_set
 from xmodaler.tokenization import build_tokenizer
 from xmodaler.utils.errors import UserError
-from xmodaler.utils.file_io import expand_path
 
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..common import DatasetFromList
 from ..features import RegionSet
+from ..open_records import caption_records, read_table
 from ..visual_source import RegionSource, VisualSource, build_source
-from .understanding import UnderstandingDataset, token_types
+from .understanding import TextCounts, UnderstandingDataset, token_types
 
 _FILES = {
     "train": "Train_GCC-training.tsv",
@@ -90,8 +90,6 @@ class ConceptualCaptionsDataset(UnderstandingDataset):
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, caption}``, and ``file_name`` where pictures have names."""
         if cfg.DATALOADER[f"{self.stage.upper()}_ANNFILE"]:
-            from ..open_records import caption_records
-
             return caption_records(cfg, self.stage)
         if self.stage not in _FILES:
             raise UserError(
@@ -123,6 +121,15 @@ class ConceptualCaptionsDataset(UnderstandingDataset):
         if not isinstance(caption, str) or not caption.strip():
             raise SampleError(self.name_of(record), "has no caption")
         return caption
+
+    def count_texts(self, records: Sequence[dict[str, Any]]) -> TextCounts:
+        """Captions are cut when they are asked for, so they are counted here."""
+        counts = TextCounts()
+        for record in records:
+            if record.get("caption"):
+                ids = self.tokenizer.encode(record["caption"].strip())
+                counts.add(ids, self.tokenizer.unk_token_id)
+        return counts
 
     def regions_of(self, record: dict[str, Any]) -> RegionSet:
         """The regions of a record, with class probabilities where the model learns them.
@@ -283,18 +290,12 @@ def _captions_of(records: list[dict[str, Any]]) -> DatasetFromList:
 
 def _read_pairs(path: str, images_ids_file: str) -> list[dict[str, Any]]:
     """The rows of a file ``caption <tab> address`` whose numbers are listed."""
-    path = expand_path(path)
     wanted = read_lines_set(images_ids_file) if images_ids_file else None
-    records = []
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            for number, row in enumerate(csv.reader(file, delimiter="\t"), start=1):
-                if wanted is None or str(number) in wanted:
-                    records.append({"image_id": str(number), "caption": row[0] if row else ""})
-    except OSError as error:
-        raise UserError(f"annotation file '{path}' cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"annotation file '{path}' is no table of captions: {error}") from None
+    records = [
+        {"image_id": str(number), "caption": caption}
+        for number, caption in read_table(path)
+        if wanted is None or str(number) in wanted
+    ]
     if not records:
         raise UserError(f"'{images_ids_file}' lists no row of '{path}'")
     return records

@@ -9,6 +9,7 @@ from xmodaler.tokenization import build_tokenizer
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..json_lines import read_json_lines
+from ..open_records import retrieval_records
 from ..visual_source import RegionSource, VisualSource, build_source
 from .understanding import UnderstandingDataset, as_ids, token_types
 
@@ -90,8 +91,6 @@ class Flickr30kDataset(UnderstandingDataset):
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, file_name, captions}``."""
         if cfg.DATALOADER[f"{self.stage.upper()}_ANNFILE"]:
-            from ..open_records import retrieval_records
-
             return retrieval_records(cfg, self.stage)
         lines, problems = read_json_lines(self.anno_file)
         return [_raw_record(*line) for line in lines] + self.bad_lines(problems)

@@ -16,6 +16,7 @@ from ..annotations import read_encoded_captions, read_json
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..captions import caption_sample
+from ..open_records import retrieval_records
 from ..visual_source import RegionSource, VisualSource, build_source
 from .understanding import UnderstandingDataset
 
@@ -107,8 +108,6 @@ class MSCoCoBertDataset(UnderstandingDataset):
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, captions}``, and ``file_name`` where pictures have names."""
         if cfg.DATALOADER[f"{self.stage.upper()}_ANNFILE"]:
-            from ..open_records import retrieval_records
-
             return retrieval_records(cfg, self.stage)
         images = read_json(self.anno_file)
         images = images.get("images") if isinstance(images, dict) else None
@@ -136,7 +135,7 @@ class MSCoCoBertDataset(UnderstandingDataset):
                 made.append(record)
                 continue
             texts = [text.lower().strip().strip(".") for text in record["captions"]]
-            rows = [self._row(ids) for ids in self.tokenizer.encode_batch(texts)]
+            rows = [self._row(ids) for ids in self.encode(texts, special=1)]
             kept = {k: record[k] for k in ("image_id", "file_name") if record.get(k)}
             made.append({**kept, "rows": rows})
         return made

@@ -1,7 +1,9 @@
 """What the mappers of understanding and pre-training share."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,6 +16,31 @@ from ..bad_samples import SampleError
 from ..features import expected_width
 from ..text_cache import cached_records
 from ..visual_source import RegionSource, VisualSource
+
+
+@dataclass
+class TextCounts:
+    """What was seen of texts while they were tokenised.
+
+    Attributes:
+        lengths: How many texts have so many ids, special tokens included, before any is cut.
+        known: How many ids are word pieces of the vocabulary (True) or the unknown one (False).
+    """
+
+    lengths: Counter = field(default_factory=Counter)
+    known: Counter = field(default_factory=Counter)
+
+    def add(self, ids: Sequence[int], unknown: int, special: int = 2) -> None:
+        """Count one text.
+
+        Args:
+            ids: Its word pieces.
+            unknown: Id of the unknown word.
+            special: Special tokens that are put to it.
+        """
+        self.lengths[len(ids) + special] += 1
+        strange = list(ids).count(unknown)
+        self.known.update({True: len(ids) - strange, False: strange})
 
 
 class UnderstandingDataset:
@@ -48,6 +75,8 @@ class UnderstandingDataset:
         self.tokenizer = tokenizer
         self.max_seq_len = max_seq_len
         self.anno_folder = anno_folder
+        # Set by who wants to know: counting costs a look at every id.
+        self.counts: TextCounts | None = None
 
     def load_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """The records: ids and word pieces; nothing heavy.
@@ -57,7 +86,7 @@ class UnderstandingDataset:
         """
         self.prepare(cfg)
         raw = self.load_raw_data(cfg)
-        if not self.cache_name:
+        if not self.cache_name or self.counts is not None:
             return self.tokenize(raw)
         return cached_records(
             os.path.join(self.anno_folder, "cache"),
@@ -88,8 +117,25 @@ class UnderstandingDataset:
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """``[CLS] text [SEP]`` of each text, the text cut to what ``max_seq_len`` leaves."""
         single, room = self.tokenizer.add_special_tokens_single_sentence, self.max_seq_len - 2
-        encoded = self.tokenizer.encode_batch([text.strip() for text in texts])
+        encoded = self.encode([text.strip() for text in texts])
         return [single(ids[:room]) for ids in encoded]
+
+    def encode(self, texts: Sequence[str], special: int = 2) -> list[list[int]]:
+        """Word pieces of texts, without special tokens.
+
+        Args:
+            texts: The texts.
+            special: Special tokens that will be put to each, for the count of lengths.
+        """
+        encoded = self.tokenizer.encode_batch(texts)
+        if self.counts is not None:
+            for ids in encoded:
+                self.counts.add(ids, self.tokenizer.unk_token_id, special)
+        return encoded
+
+    def count_texts(self, records: Sequence[dict[str, Any]]) -> TextCounts:
+        """What was counted while the records were loaded (see ``counts``)."""
+        return self.counts or TextCounts()
 
     def bad_lines(self, problems: Sequence[Problem]) -> list[dict[str, Any]]:
         """Records that stand for what could not be read."""

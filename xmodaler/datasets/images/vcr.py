@@ -168,6 +168,12 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         label = None if known is None else record.get("rationale_label")
         return self._tokenised(record, rows, label)
 
+    def saw(self, *parts: list[int]) -> None:
+        """Counts a row if asked to."""
+        if self.counts is not None:
+            ids = [piece for part in parts for piece in part]
+            self.counts.add(ids, self.tokenizer.unk_token_id, special=3)
+
     @staticmethod
     def _tokenised(
         record: dict[str, Any], rows: list[list[list[int]]], label: int | None

@@ -90,6 +90,7 @@ class ChoiceTexts:
         rows = []
         for choice in choices:
             pair = (list(first), list(choice))
+            self.saw(*pair)
             self.truncate_seq_pair(*pair)
             rows.append(self._joined(*pair))
         return rows
@@ -108,9 +109,13 @@ class ChoiceTexts:
         for answer in rest[: len(answers)]:
             for reason in rest[len(answers) :]:
                 triple = (list(first), [self.tokenizer.sep_token_id, *answer], list(reason))
+                self.saw(*triple)
                 self.truncate_seq_tri(*triple)
                 rows.append(self._joined(triple[0] + triple[1], triple[2]))
         return rows
+
+    def saw(self, *parts: list[int]) -> None:
+        """Called with the parts of every row before they are cut."""
 
     def retokenize_and_convert_to_ids(self, texts: list[str]) -> list[list[int]]:
         """Word pieces of texts, without special tokens."""

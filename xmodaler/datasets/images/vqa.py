@@ -16,6 +16,7 @@ from ..annotations import Problem, read_json
 from ..answer_files import ANS2LABEL, json_or_pickle, label2ans_path, read_label2ans, read_targets
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
+from ..open_records import vqa_records
 from ..visual_source import RegionSource, VisualSource, build_source
 from .mirroring import WordSwap
 from .understanding import UnderstandingDataset, as_ids, token_types
@@ -124,8 +125,6 @@ class VQADataset(UnderstandingDataset):
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{question_id, image_id, question, labels, scores}``, labels not for test."""
         if cfg.DATALOADER[f"{self.stage.upper()}_ANNFILE"]:
-            from ..open_records import vqa_records
-
             return vqa_records(cfg, self.stage)
         if self.stage == "test":
             questions, problems = self._questions(_QUESTIONS.format("test2015"))
