@@ -33,6 +33,22 @@ NAMES = {
         MSCoCoFeatDataset(max_seq_len, max_feat_num, sample_ids, file_paths)
         MSVDDataset(stage, anno_file, seq_per_img, max_feat_num, max_seq_len, feats_folder)
         MSRVTTDataset(stage, anno_file, seq_per_img, max_feat_num, max_seq_len, feats_folder)
+        MSCoCoBertDataset(stage, anno_file, seq_per_img, max_seq_length, max_feat_num, feats_folder,
+        images_ids_file, tokenizer)
+        ConceptualCaptionsDataset(stage, anno_file, max_seq_length, max_feat_num, feats_folder,
+        images_ids_file, tokenizer)
+        ConceptualCaptionsDatasetForSingleStream(stage, anno_file, max_seq_length, max_feat_num,
+        feats_folder, images_ids_file, tokenizer, itm_neg_prob)
+        VQADataset(stage, anno_folder, ans2label_path, label2ans_path, feats_folder, max_feat_num,
+        max_seq_len, use_global_v, tokenizer)
+        VCRDataset(stage, task_name, anno_folder, feats_folder, max_feat_num, max_seq_len,
+        seq_per_img, use_global_v, tokenizer)
+        Flickr30kDataset(stage, anno_folder, anno_file, feats_folder, max_feat_num, max_seq_len,
+        use_global_v, tokenizer)
+        Flickr30kDatasetForSingleStream(stage, anno_folder, anno_file, feats_folder, max_feat_num,
+        max_seq_len, use_global_v, negative_size, tokenizer, cfg)
+        Flickr30kDatasetForSingleStreamVal(stage, anno_folder, anno_file, feats_folder,
+        max_feat_num, max_seq_len, use_global_v, inf_batch_size, tokenizer, cfg)
     """,
     "xmodaler.datasets.build": """
         DATASETS_REGISTRY trivial_batch_collator(batch) worker_init_reset_seed(worker_id)
@@ -179,6 +195,10 @@ NAMES = {
         weight_decay, weight_decay_norm, bias_lr_factor, weight_decay_bias, overrides)
     """,
     "xmodaler.optim.radam": "PlainRAdam",
+    "xmodaler.tokenization": """
+        BertTokenizer(vocab_file, do_lower_case, do_basic_tokenize, never_split, unk_token,
+        sep_token, pad_token, cls_token, mask_token, tokenize_chinese_chars)
+    """,
     "xmodaler.utils.collect_env": "collect_env_info()",
     "xmodaler.utils.colormap": "colormap(rgb, maximum) random_color(rgb, maximum)",
     "xmodaler.utils.comm": """
