@@ -1,5 +1,6 @@
-"""Output folders of two tiny untrained captioners: one on features, one on pixels."""
+"""Output folders of tiny untrained models: captioners, and models that understand."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,3 +86,80 @@ def picture_run(tmp_path_factory):
 def write_run():
     """The function that writes an output folder with changes to the config."""
     return make_run
+
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##s", "?", ".", *WORDS]
+PIECES += ["what", "who", "is", "why", "how", "many", "of", "and", "casey", "because", "smile"]
+ANSWERS = ["red", "blue", "ball", "cube", "2"]
+TASKS = {
+    "vqa": ("vqa/{}/vqa.yaml", {"MODEL.MM_PREDICTOR.LABELS_NUM": len(ANSWERS)}),
+    "vcr": ("vcr/{}/vcr.yaml", {"MODEL.MAX_SEQ_LEN": 12}),
+    "retrieval": ("flickr30k_retrieval/{}/flickr30k_retrieval.yaml", {}),
+}
+
+
+def make_understanding_run(folder, task, family="uniter", **changes):
+    """An output folder of a model that understands, on features of width 6 unless changed."""
+    base, own = TASKS[task]
+    bert = {"HIDDEN_SIZE": 16, "NUM_ATTENTION_HEADS": 2, "INTERMEDIATE_SIZE": 24}
+    layers = ("NUM_HIDDEN_LAYERS", "V_NUM_HIDDEN_LAYERS")
+    if (task, family) != ("retrieval", "tden"):  # which has neither
+        layers += ("NUM_UNDERSTANDING_LAYERS", "NUM_GENERATION_LAYERS")
+    pooler = {
+        "MODEL.MM_PREDICTOR.POOLER_INPUT_SIZE": 16,
+        "MODEL.MM_PREDICTOR.POOLER_OUTPUT_SIZE": 8,
+    }
+    settings = {
+        "SEED": 1,
+        "MODEL.DEVICE": "cpu",
+        "MODEL.VOCAB_SIZE": len(PIECES),
+        "MODEL.TOKEN_EMBED.DIM": 16,
+        "MODEL.VISUAL_EMBED.IN_DIM": WIDTH,
+        "MODEL.VISUAL_EMBED.OUT_DIM": 16,
+        **{f"MODEL.BERT.{name}": value for name, value in bert.items()},
+        **{f"MODEL.BERT.{name}": 1 for name in layers if family != "uniter"},
+        "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
+        **({} if family == "uniter" else pooler),
+        "DATALOADER.IMAGE_SIZE": SIZE,
+        "DATALOADER.MAX_FEAT_NUM": 6,
+        **own,
+        **changes,
+    }
+    overrides = [part for pair in settings.items() for part in pair]
+    path = ROOT / "configs" / "mm_understanding" / base.format(family)
+    cfg = load_config(str(path), overrides, add_config)
+    torch.manual_seed(7)
+    model = build_model(cfg)
+    XmodalerCheckpointer(model, str(folder)).save("model_final")
+    (folder / "config.yaml").write_text(cfg.dump())
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
+    (folder / "answers.json").write_text(json.dumps(ANSWERS))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def understanding_run(tmp_path_factory):
+    """Gives the output folder of a task and family, made once."""
+    made = {}
+
+    def run(task, family="uniter", pixels=False):
+        if (task, family, pixels) not in made:
+            folder = tmp_path_factory.mktemp(f"{task}_{family}")
+            changes = {"MODEL.VISUAL_EMBED.NAME": "GridOfPixels"} if pixels else {}
+            made[task, family, pixels] = make_understanding_run(folder, task, family, **changes)
+        return made[task, family, pixels]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def write_understanding_run():
+    """The function that writes an output folder with changes to the config."""
+    return make_understanding_run
+
+
+@pytest.fixture(scope="session")
+def pieces():
+    """The vocabulary of the tokenizer, by id."""
+    return PIECES

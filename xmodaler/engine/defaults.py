@@ -1,6 +1,7 @@
 """What most training scripts do before they train."""
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -26,13 +27,16 @@ if TYPE_CHECKING:
 __all__ = ["DefaultTrainer", "default_argument_parser", "default_setup", "default_writers"]
 
 VOCABULARY_COPY = "vocabulary.txt"
+TOKENIZER_COPY = "tokenizer"
+ANSWERS_COPY = "answers.json"
 
 
 def default_setup(cfg: "CfgNode", args: argparse.Namespace) -> None:
     """Make the output folder, set up logging, record the run, and seed.
 
-    Writes ``config.yaml`` and a copy of the vocabulary into ``OUTPUT_DIR``, so that the folder
-    alone is enough to use the model; an evaluation leaves those of the training as they are.
+    Writes ``config.yaml`` and copies of vocabulary, tokenizer and answers into ``OUTPUT_DIR``, so
+    that the folder alone is enough to use the model; an evaluation leaves those of the training as
+    they are.
 
     Args:
         cfg: The complete config.
@@ -81,13 +85,44 @@ def _record(cfg: "CfgNode", folder: str, keep_existing: bool) -> None:
     if not (keep_existing and os.path.exists(config_path)):
         with atomic_write(config_path, "w") as file:
             file.write(cfg.dump())
-    source = expand_path(cfg.INFERENCE.VOCAB)
-    target = os.path.join(folder, VOCABULARY_COPY)
-    if not os.path.isfile(source) or (keep_existing and os.path.exists(target)):
-        return
+    vocabulary, target = expand_path(cfg.INFERENCE.VOCAB), os.path.join(folder, VOCABULARY_COPY)
+    if os.path.isfile(vocabulary) and not (keep_existing and os.path.exists(target)):
+        _copy(vocabulary, target)
+    _record_tokenizer(cfg, os.path.join(folder, TOKENIZER_COPY), keep_existing)
+    _record_answers(cfg, os.path.join(folder, ANSWERS_COPY), keep_existing)
+
+
+def _copy(source: str, target: str) -> None:
     if not (os.path.exists(target) and os.path.samefile(source, target)):
         with open(source, "rb") as original, atomic_write(target) as copy:
             shutil.copyfileobj(original, copy)
+
+
+def _record_tokenizer(cfg: "CfgNode", folder: str, keep_existing: bool) -> None:
+    """A tokenizer of the hub is found by its name again, one of this computer is kept."""
+    source = expand_path(cfg.MODEL.PRETRAINING.MODEL_NAME)
+    if not os.path.exists(source) or (keep_existing and os.path.exists(folder)):
+        return
+    if os.path.isdir(folder) and os.path.samefile(source, folder):
+        return
+    from xmodaler.tokenization import BertTokenizer
+
+    lower = cfg.MODEL.PRETRAINING.DO_LOWER_CASE
+    BertTokenizer.from_pretrained(source, do_lower_case=lower).save_pretrained(folder)
+
+
+def _record_answers(cfg: "CfgNode", target: str, keep_existing: bool) -> None:
+    if keep_existing and os.path.exists(target):
+        return
+    from xmodaler.datasets.answer_files import json_or_pickle, label2ans_path, read_label2ans
+
+    try:
+        source = json_or_pickle(label2ans_path(cfg))
+    except UserError:  # not a model of questions; one that is will miss it on its own
+        return
+    answers = read_label2ans(source)
+    with atomic_write(target, "w") as file:
+        json.dump(answers, file, ensure_ascii=False)
 
 
 def _set_determinism(cfg: "CfgNode", eval_only: bool, logger: logging.Logger) -> None:

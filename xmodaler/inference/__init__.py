@@ -1,6 +1,21 @@
-"""Using a trained model: ``load(folder).caption(pictures)``."""
+"""Using a trained model: ``load(folder)`` gives an object that captions, answers or retrieves."""
 
+from xmodaler.inference.answerer import Answer, Answerer
 from xmodaler.inference.captioner import Caption, Captioner
+from xmodaler.inference.chooser import Choice, Chooser
 from xmodaler.inference.loading import load
+from xmodaler.inference.retriever import Hit, PairRetriever, Ranking, VectorRetriever
 
-__all__ = ["Caption", "Captioner", "load"]
+__all__ = [
+    "Answer",
+    "Answerer",
+    "Caption",
+    "Captioner",
+    "Choice",
+    "Chooser",
+    "Hit",
+    "PairRetriever",
+    "Ranking",
+    "VectorRetriever",
+    "load",
+]

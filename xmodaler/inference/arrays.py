@@ -10,8 +10,10 @@ import numpy as np
 
 from xmodaler.config import CfgNode, kfg
 from xmodaler.datasets import DATASETS_REGISTRY, MSCoCoCOSNetDataset, MSCoCoDataset, SampleError
-from xmodaler.datasets.features import kept_regions
+from xmodaler.datasets.features import expected_width, kept_regions
 from xmodaler.datasets.images.mscoco_cosnet import grid_sample
+from xmodaler.datasets.images.understanding import UnderstandingDataset
+from xmodaler.datasets.visual_source import RegionSource
 from xmodaler.utils.errors import UserError
 
 __all__ = ["ArrayReader", "run_dataset"]
@@ -55,10 +57,18 @@ class ArrayReader:
     """
 
     def __init__(self, cfg: CfgNode) -> None:
+        loader = cfg.DATALOADER
+        self.needs = needed_keys(cfg)
+        # Data of understanding keep all regions in one source.
+        self._regions: RegionSource | None = None
+        if _is_understanding(run_dataset(cfg)):
+            self.width = expected_width(cfg)
+            self.without_regions = False
+            self._regions = RegionSource("", loader.MAX_FEAT_NUM, loader.USE_GLOBAL_V, self.width)
+            return
         self._mapper = _mapper(cfg)
         self._mapper.expect(cfg)
         self.width = self._mapper.feats_width
-        self.needs = needed_keys(cfg)
         self._is_grid = cfg.MODEL.VISUAL_EMBED.NAME == "VisualGridEmbedding"
         # Such a model has seen a placeholder in training.
         self.without_regions = "LSTMA" in cfg.MODEL and not cfg.DATALOADER.FEATS_FOLDER
@@ -74,6 +84,8 @@ class ArrayReader:
         Raises:
             UserError: They lack something, or something does not fit the model.
         """
+        if self._regions is not None:
+            return self._regions.sample_of_arrays(arrays, name)
         if self.without_regions:
             sample, regions = self._mapper.no_features(), None
         else:
@@ -123,6 +135,10 @@ def needed_keys(cfg: CfgNode) -> list[str]:
     if model.ENCODER == "COSNetEncoder":
         needed.add(kfg.SEMANTICS_IDS)
     return [key for key in SIDE_NAMES if key in needed]
+
+
+def _is_understanding(dataset: Any) -> bool:
+    return isinstance(dataset, type) and issubclass(dataset, UnderstandingDataset)
 
 
 def _mapper(cfg: CfgNode) -> MSCoCoDataset:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, NoReturn
 
 import torch
 
 from xmodaler.config import CfgNode
-from xmodaler.inference.inputs import Item, SampleReader, expand
+from xmodaler.inference.inputs import Item, SampleReader, expand, is_one
 from xmodaler.utils.errors import UserError
 
 __all__ = ["LoadedPredictor", "OnError", "batches", "check_counts"]
@@ -37,6 +37,9 @@ class LoadedPredictor:
     ability: ClassVar[str] = ""
     """What the model does and how to ask it, as the end of a sentence that begins with "it"."""
 
+    generates: ClassVar[bool] = False
+    """Whether it writes sentences."""
+
     def __init__(
         self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
     ) -> None:
@@ -47,7 +50,7 @@ class LoadedPredictor:
         self.precision = precision
         self.weights = weights
         self.kind = _kind(model, cfg)
-        self._read = SampleReader(cfg, self.kind)
+        self._read = SampleReader(cfg, self.kind, self.generates)
 
     def __repr__(self) -> str:
         name = f"{type(self).__name__}({self.cfg.MODEL.META_ARCHITECTURE}"
@@ -93,11 +96,49 @@ class LoadedPredictor:
             on_error: What happens to one that cannot be read: ``"raise"``, ``"skip"`` (one
                 warning in the log), or a function of its id and the error.
         """
-        if on_error not in ("raise", "skip") and not callable(on_error):
-            raise UserError(f"on_error is {on_error!r}; it is 'raise', 'skip' or a function")
         return self._samples(expand(sources, self.kind), on_error)
 
+    def paired(
+        self, sources: Any, tasks: Sequence[Any], size: int, on_error: OnError = "raise"
+    ) -> Iterator[list[tuple[dict[str, Any], list[Any]]]]:
+        """Batches of pictures with what is asked about them.
+
+        Args:
+            sources: One picture or many.
+            tasks: One thing to ask about every picture; or several: about one picture, or one
+                about each of as many.
+            size: Things in a batch.
+            on_error: As in :meth:`read`.
+
+        Returns:
+            Lists of (sample, things to ask about it): one thing each, or one sample with many.
+
+        Raises:
+            UserError: There are several of both, of different number.
+        """
+        if len(tasks) > 1 and is_one(sources, self.kind):
+            for sample in self.read(sources, on_error):
+                yield from ([(sample, part)] for part in batches(tasks, size))
+            return
+        items = expand(sources, self.kind)
+        if len(tasks) > 1:
+            items = list(items)
+            if len(items) != len(tasks):
+                raise UserError(
+                    f"{len(items)} pictures and {len(tasks)} questions do not pair up; give one "
+                    "question, one picture, or as many of one as of the other"
+                )
+        asked = itertools.repeat(tasks[0]) if len(tasks) == 1 else tasks
+        pairs = (
+            (sample, [task])
+            for item, task in zip(items, asked, strict=False)
+            for sample in self._samples([item], on_error)
+        )
+        yield from batches(pairs, size)
+
     def _samples(self, items: Iterable[Item], on_error: OnError) -> Iterator[dict[str, Any]]:
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise UserError(f"on_error is {on_error!r}; it is 'raise', 'skip' or a function")
         for item in items:
             try:
                 yield self._read(item)

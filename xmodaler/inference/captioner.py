@@ -60,6 +60,7 @@ class Captioner(LoadedPredictor):
     """Captions pictures, videos or features of them, whichever its model was trained on."""
 
     ability = "describes pictures: .caption(pictures)"
+    generates = True
 
     def __call__(self, pictures: Any, **options: Any) -> list[Caption]:
         return self.caption(pictures, **options)

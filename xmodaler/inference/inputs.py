@@ -1,4 +1,4 @@
-"""What people hand to a captioner, brought to samples."""
+"""Pictures, clips and features that people hand to a model, brought to samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xmodaler.utils.file_io import expand_path
 from xmodaler.utils.file_kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 from xmodaler.utils.frame_sampling import Timeline
 
-__all__ = ["FEATURE_SUFFIXES", "PICTURE_SUFFIXES", "Item", "SampleReader", "expand"]
+__all__ = ["FEATURE_SUFFIXES", "PICTURE_SUFFIXES", "Item", "SampleReader", "expand", "is_one"]
 
 FEATURE_SUFFIXES = frozenset({".npz", ".npy"})
 
@@ -168,15 +168,16 @@ class SampleReader:
     Args:
         cfg: The config of the run.
         kind: What the model reads: ``"pictures"``, ``"videos"`` or ``"features"``.
+        generates: Whether the model writes sentences and so needs types of their words.
     """
 
-    def __init__(self, cfg: CfgNode, kind: str) -> None:
+    def __init__(self, cfg: CfgNode, kind: str, generates: bool = True) -> None:
         from xmodaler.datasets.pictures import PictureReader
         from xmodaler.datasets.videos.clips import ClipReader
         from xmodaler.inference.arrays import ArrayReader
 
         self.kind = kind
-        self._max_seq_len = cfg.MODEL.MAX_SEQ_LEN
+        self._generated = cfg.MODEL.MAX_SEQ_LEN if generates else 0
         if kind == "features":
             self._arrays = ArrayReader(cfg)
         else:
@@ -187,7 +188,7 @@ class SampleReader:
             self._pixels.prepare()
 
     def __call__(self, item: Item) -> dict[str, Any]:
-        """One sample: IDS, IMAGES or ATT_FEATS and what belongs to them, G_TOKENS_TYPE.
+        """One sample: IDS, IMAGES or ATT_FEATS and what belongs to them, perhaps G_TOKENS_TYPE.
 
         Raises:
             UserError: The item cannot be read, or is not what this model reads.
@@ -200,7 +201,8 @@ class SampleReader:
             sample.update(self._features(item))
         else:
             sample[kfg.IMAGES] = self._images(item)
-        sample[kfg.G_TOKENS_TYPE] = np.ones(self._max_seq_len, dtype=np.int64)
+        if self._generated:
+            sample[kfg.G_TOKENS_TYPE] = np.ones(self._generated, dtype=np.int64)
         dict_as_tensor(sample)
         return sample
 
@@ -254,3 +256,17 @@ class SampleReader:
 
 def _name(item: Item) -> str:
     return f"'{item.id}'" if item.path else f"item {item.id}"
+
+
+def is_one(source: Any, kind: str = "pictures") -> bool:
+    """Whether a source is a single picture, clip or feature file rather than many.
+
+    Args:
+        source, kind: As for :func:`expand`.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return _is_single(source)
+    path = Path(expand_path(os.fspath(source)))
+    if path.is_dir():
+        return kind == "videos" and _is_folder_of_frames(path)
+    return path.suffix.lower() != ".txt"

@@ -1,23 +1,25 @@
-"""From an output folder or a weights file to a captioner."""
+"""From an output folder or a weights file to what its model can do."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from xmodaler.config import CfgNode
+from xmodaler.inference.base import LoadedPredictor
 from xmodaler.inference.captioner import Captioner
 from xmodaler.model_zoo.weights import build_with_weights
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
-__all__ = ["LoadedModel", "load", "load_model", "load_run_config"]
+__all__ = ["LoadedModel", "load", "load_any_model", "load_model", "load_run_config"]
 
 CONFIG, VOCABULARY = "config.yaml", "vocabulary.txt"
+TOKENIZER, ANSWERS = "tokenizer", "answers.json"
 _SUFFIXES = (".pth", ".safetensors", ".pt", ".bin", ".pkl")
 
 
@@ -35,8 +37,8 @@ def load(
     config: str | os.PathLike[str] | CfgNode | None = None,
     precision: str = "fp32",
     model_weights: Sequence[float] | None = None,
-) -> Captioner:
-    """Loads a trained captioner, or several that caption together.
+) -> Any:
+    """Loads a trained model, or several captioners that caption together.
 
     Args:
         path: The output folder of a training (its config, its vocabulary and its best weights,
@@ -50,7 +52,10 @@ def load(
         model_weights: How much each model of an ensemble counts; None: all alike.
 
     Returns:
-        The captioner.
+        What fits the task of the model: a :class:`~xmodaler.inference.Captioner`, an
+        :class:`~xmodaler.inference.Answerer`, a :class:`~xmodaler.inference.Chooser`, or a
+        retriever (:class:`~xmodaler.inference.VectorRetriever` or
+        :class:`~xmodaler.inference.PairRetriever`).
 
     Raises:
         UserError: Something is missing or does not fit together; the message says what.
@@ -58,12 +63,44 @@ def load(
     if isinstance(path, str | os.PathLike):
         if model_weights is not None:
             raise UserError("model_weights weigh the models of an ensemble; give several paths")
-        loaded = load_model(path, device, config)
+        loaded = load_any_model(path, device, config)
+        kind = predictor_class(loaded)
     else:
         from xmodaler.inference.ensemble import join
 
         loaded = join([load_model(one, device, config) for one in path], model_weights)
-    return Captioner(loaded.model, loaded.cfg, precision, loaded.weights)
+        kind = Captioner
+    return kind(loaded.model, loaded.cfg, precision, loaded.weights)
+
+
+def predictor_class(loaded: LoadedModel) -> type[LoadedPredictor]:
+    """What a model can do, as the class that does it.
+
+    Raises:
+        UserError: It was only pre-trained, or can do nothing known.
+    """
+    from xmodaler.inference.answerer import Answerer
+    from xmodaler.inference.chooser import Chooser
+    from xmodaler.inference.retriever import PairRetriever, VectorRetriever
+
+    model, cfg = loaded.model, loaded.cfg
+    if hasattr(model, "encode_images") and hasattr(model, "encode_texts"):
+        return VectorRetriever
+    labels = cfg.MODEL.get("MM_PREDICTOR", {}).get("LABELS_NUM", 0)
+    if cfg.MODEL.META_ARCHITECTURE == "UniterRetrieval":
+        return PairRetriever
+    if labels > 1:
+        return Answerer
+    if labels == 1:
+        return PairRetriever if "Similarity" in cfg.MODEL.PREDICTOR else Chooser
+    if getattr(model, "greedy_decoder", None) is not None:
+        return Captioner
+    raise UserError(
+        f"the {cfg.MODEL.META_ARCHITECTURE} of '{loaded.weights}' generates no sentences and has "
+        "no head that answers, chooses or ranks: MODEL.DECODER, DECODE_STRATEGY.NAME and "
+        "MODEL.PREDICTOR of its config say so; a model that was only pre-trained is fine-tuned "
+        "for a task first"
+    )
 
 
 def load_model(
@@ -76,18 +113,31 @@ def load_model(
     Args:
         path, device, config: As in :func:`load`, one path.
     """
+    loaded = load_any_model(path, device, config)
+    if getattr(loaded.model, "greedy_decoder", None) is None:
+        raise UserError(
+            f"the {loaded.cfg.MODEL.META_ARCHITECTURE} of '{path}' generates no sentences: "
+            "MODEL.DECODER or DECODE_STRATEGY.NAME is empty in its config"
+        )
+    return loaded
+
+
+def load_any_model(
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    config: str | os.PathLike[str] | CfgNode | None = None,
+) -> LoadedModel:
+    """The model of a run, whatever it does.
+
+    Args:
+        path, device, config: As in :func:`load`, one path.
+    """
     from xmodaler.utils.env import resolve_device
 
     folder, weights = _locate(Path(expand_path(os.fspath(path))))
     cfg = load_run_config(folder, config)
     cfg.MODEL.DEVICE = str(resolve_device(device))
-    model = build_with_weights(cfg, weights)
-    if getattr(model, "greedy_decoder", None) is None:
-        raise UserError(
-            f"the {cfg.MODEL.META_ARCHITECTURE} of '{path}' generates no sentences: "
-            "MODEL.DECODER or DECODE_STRATEGY.NAME is empty in its config"
-        )
-    return LoadedModel(model, cfg, str(weights))
+    return LoadedModel(build_with_weights(cfg, weights), cfg, str(weights))
 
 
 def load_run_config(
@@ -95,11 +145,12 @@ def load_run_config(
 ) -> CfgNode:
     """The config of a run, set up for using the model.
 
-    The vocabulary kept in the folder is preferred to the one that the config names, and nothing is
-    downloaded to initialise weights that are loaded anyway.
+    The vocabulary, tokenizer and answers kept in the folder are preferred to those that the config
+    names, and nothing is downloaded to initialise weights that are loaded anyway.
 
     Args:
-        folder: Holds ``config.yaml`` and, usually, ``vocabulary.txt``.
+        folder: Holds ``config.yaml`` and, usually, ``vocabulary.txt``, or ``tokenizer/`` and
+            ``answers.json``.
         config: A config (file) in place of that of the folder.
     """
     from xmodaler.config import load_config
@@ -120,6 +171,10 @@ def load_run_config(
     vocabulary = folder / VOCABULARY
     if vocabulary.is_file():
         cfg.INFERENCE.VOCAB = str(vocabulary)
+    if (folder / TOKENIZER).is_dir():
+        cfg.MODEL.PRETRAINING.MODEL_NAME = str(folder / TOKENIZER)
+    if (folder / ANSWERS).is_file():
+        cfg.DATALOADER.ANSWERS = str(folder / ANSWERS)
     if "TIMM" in cfg.MODEL:
         cfg.MODEL.TIMM.PRETRAINED = False
         cfg.MODEL.TIMM.WEIGHTS = ""

@@ -1,0 +1,176 @@
+"""A loaded model that answers questions about pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xmodaler.config import CfgNode, kfg
+from xmodaler.inference.base import LoadedPredictor, OnError, check_counts
+from xmodaler.inference.inputs import is_one
+from xmodaler.inference.texts import TextReader, text_list
+from xmodaler.modeling.stage_keys import SCORES_ONLY
+from xmodaler.utils.errors import UserError
+
+__all__ = ["Answer", "Answerer", "label_probabilities"]
+
+
+@dataclass(frozen=True)
+class Answer(Sequence[tuple[str, float]]):
+    """The answers to a question, best first, as pairs of a text and its probability.
+
+    Attributes:
+        id: Path of the picture, or its place among the inputs.
+        question: What was asked.
+        candidates: The answers with their probabilities.
+    """
+
+    id: str
+    question: str
+    candidates: tuple[tuple[str, float], ...]
+
+    @property
+    def text(self) -> str:
+        """The best answer."""
+        return self.candidates[0][0]
+
+    @property
+    def probability(self) -> float:
+        """That of the best answer."""
+        return self.candidates[0][1]
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.candidates[place]
+
+    def __str__(self) -> str:
+        return self.text
+
+    def as_dict(self) -> dict[str, Any]:
+        """What goes into a line of JSON."""
+        answers = [{"answer": text, "probability": value} for text, value in self.candidates]
+        return {
+            "image": self.id,
+            "question": self.question,
+            "answer": self.text,
+            "probability": self.probability,
+            "answers": answers,
+        }
+
+
+class Answerer(LoadedPredictor):
+    """Answers questions with the answers of its vocabulary.
+
+    Args:
+        model, cfg, precision, weights: As for :class:`LoadedPredictor`.
+    """
+
+    ability = "answers questions about pictures: .answer(picture, question)"
+
+    def __init__(
+        self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
+    ) -> None:
+        from xmodaler.evaluation.vqa_truth import read_label_answers
+
+        super().__init__(model, cfg, precision, weights)
+        self.vocabulary = read_label_answers(cfg)
+        labels = cfg.MODEL.MM_PREDICTOR.LABELS_NUM
+        if len(self.vocabulary) != labels:
+            raise UserError(
+                f"the answer vocabulary has {len(self.vocabulary)} answers but the model of "
+                f"'{weights}' {labels} labels (MODEL.MM_PREDICTOR.LABELS_NUM); give the one that "
+                "it was trained with (DATALOADER.ANSWERS)"
+            )
+        self._read_texts = TextReader(cfg)
+
+    def answer(
+        self,
+        picture: Any,
+        question: str | Sequence[str],
+        top_k: int = 5,
+        batch_size: int = 32,
+        on_error: OnError = "raise",
+    ) -> Answer | list[Answer]:
+        """Answers a question about a picture, or many.
+
+        Args:
+            picture: One or many, of the kinds that :meth:`Captioner.caption` takes.
+            question: One, which is asked of every picture; or several: about one picture, or one
+                for each of as many pictures.
+            top_k: Answers to give for each question.
+            batch_size: Questions that go through the model together.
+            on_error: What happens to one of many pictures that cannot be read; see :meth:`read`.
+
+        Returns:
+            An :class:`Answer` for one picture and one question, else a list of them, in order.
+
+        Raises:
+            UserError: A picture cannot be read, a question is empty, or the numbers of pictures
+                and questions do not fit.
+        """
+        one = is_one(picture, self.kind) and isinstance(question, str)
+        found = self.stream(picture, question, top_k, batch_size, "raise" if one else on_error)
+        return next(found) if one else list(found)
+
+    def stream(
+        self,
+        picture: Any,
+        question: str | Sequence[str],
+        top_k: int = 5,
+        batch_size: int = 32,
+        on_error: OnError = "raise",
+    ) -> Iterator[Answer]:
+        """As :meth:`answer`, but gives answers as soon as their batch is done."""
+        check_counts(top_k=top_k, batch_size=batch_size)
+        questions = text_list(question, "question")
+        for batch in self.paired(picture, questions, batch_size, on_error):
+            samples = []
+            for sample, texts in batch:
+                ids, types = self._read_texts(texts)
+                samples.append({**sample, kfg.U_TOKENS_IDS: ids, kfg.U_TOKENS_TYPE: types})
+            names = [(sample[kfg.IDS], text) for sample, texts in batch for text in texts]
+            yield from self.answer_samples(samples, names, top_k)
+
+    @torch.inference_mode()
+    def answer_samples(
+        self, samples: list[dict[str, Any]], names: Sequence[tuple[Any, str]], top_k: int = 5
+    ) -> list[Answer]:
+        """Answers one batch of samples as a data set makes them for its test split.
+
+        Args:
+            samples: Dicts with the visual keys and U_TOKENS_IDS, U_TOKENS_TYPE of a question, or
+                lists of these for as many questions about each picture.
+            names: What to call the picture, and the question, of each question.
+            top_k: As in :meth:`answer`.
+        """
+        batch = self.model.preprocess_batch([dict_without_targets(s) for s in samples])
+        with self._autocast():
+            outputs = self.model({**batch, SCORES_ONLY: True})
+        chosen = label_probabilities(outputs).topk(min(top_k, len(self.vocabulary)), dim=1)
+        values, labels = chosen.values.tolist(), chosen.indices.tolist()
+        return [
+            Answer(
+                str(name),
+                question,
+                tuple((self.vocabulary[k], p) for k, p in zip(row, shares, strict=True)),
+            )
+            for (name, question), row, shares in zip(names, labels, values, strict=True)
+        ]
+
+
+def dict_without_targets(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample without what only training and scoring read."""
+    targets = (kfg.U_TARGET_IDS, kfg.G_TARGET_IDS, kfg.V_TARGET, kfg.V_TARGET_LABELS)
+    return {key: value for key, value in sample.items() if key not in targets}
+
+
+def label_probabilities(outputs: dict[str, Any]) -> Tensor:
+    """Probabilities of labels ``(R, C)``: softmax, averaged over the streams that score them."""
+    logits = [outputs[key] for key in (kfg.U_LOGITS, kfg.G_LOGITS) if key in outputs]
+    return torch.stack([part.float().softmax(-1) for part in logits]).mean(0)
