@@ -56,8 +56,9 @@ def vqa_records(cfg: CfgNode, stage: str) -> list[dict[str, Any]]:
         )
     if targets_file:
         answers = read_label2ans(label2ans_path(cfg))
-        targets, more = _read_targets(targets_file, answers)
-        problems.extend(more)
+        targets, unusable = _read_targets(targets_file, answers)
+        # Their questions become bad records, so these themselves are only told.
+        _report(unusable, targets_file)
         _join(questions, targets, targets_file)
     return questions + [{"question_id": p.where, "error": p.reason} for p in problems]
 
@@ -183,7 +184,7 @@ def retrieval_records(cfg: CfgNode, stage: str) -> list[dict[str, Any]]:
     annfile, split = _stage_files(cfg, stage)
     names = PictureNames(_picture_list(cfg, ""), cfg.DATALOADER.IMAGE_NAME)
     images, problems = read_captions(annfile, split)
-    _report(problems, annfile)
+    _report([problem for problem in problems if not problem.record], annfile)
     records = []
     for image in images:
         record: dict[str, Any] = {
@@ -295,9 +296,7 @@ def _errors(problems: Sequence[Problem]) -> list[dict[str, Any]]:
 
 
 def _report(problems: Sequence[Problem], path: str) -> None:
-    """Log what is wrong without costing a record."""
-    kept = [problem for problem in problems if not problem.record]
-    for problem in kept[:_LISTED]:
+    for problem in problems[:_LISTED]:
         _logger.warning("%s", problem)
-    if len(kept) > _LISTED:
-        _logger.warning("%s has %d more problems", path, len(kept) - _LISTED)
+    if len(problems) > _LISTED:
+        _logger.warning("%s has %d more problems", path, len(problems) - _LISTED)

@@ -109,6 +109,9 @@ def _index(path: str) -> Iterator[tuple[dict[str, Any], Problem | None]]:
                     group = {}
                 group = group or {"key": key}
                 _take(group, suffix.lower(), member, shard)
+            # The library takes a header that is cut off for the end of the file.
+            if 0 < os.path.getsize(path) - shard.offset < tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("unexpected end of data")
     except (tarfile.TarError, OSError, EOFError) as error:
         # What comes before the damage has been given; a truncated last sample has not.
         yield {}, Problem(name, f"the shard is damaged or no tar file: {error}", name)
