@@ -316,6 +316,29 @@ def test_classes_of_another_detector_are_bad_records(cfg, tmp_path, probabilitie
             mapper(records[0])
 
 
+def test_grids_are_hidden_cell_by_cell(cfg, tmp_path):
+    cfg.DATALOADER.FEATS_GRID = [2, 2]
+    cfg.DATALOADER.MUST_MASK_REGION = True
+    write_pairs(tmp_path, ["a dog"])
+    (tmp_path / "feats").mkdir()
+    np.save(tmp_path / "feats" / "1.npy", np.ones((4, WIDTH), dtype=np.float32))
+    mapper, records = build("ConceptualCaptionsDataset", cfg)
+    for _ in range(20):
+        sample = mapper(records[0])
+        hidden = sample[kfg.V_TARGET_LABELS] == 1
+        assert hidden.any() and sample[kfg.ATT_FEATS_LOC].shape == (5, 5)
+        assert torch.equal((sample[kfg.ATT_FEATS][1:] == 0).all(dim=1), hidden)
+
+
+def test_classes_are_not_asked_for_by_a_model_that_does_not_learn_them(cfg, tmp_path):
+    cfg.MODEL.BERT.V_TARGET_SIZE = CLASSES
+    cfg.MODEL.PRETRAIN_TASKS = ["mlm", "mrfr"]
+    write_pairs(tmp_path, ["a dog"])
+    write_features(tmp_path / "feats", "1")
+    mapper, records = build("ConceptualCaptionsDatasetForSingleStream", cfg)
+    assert kfg.V_TARGET not in mapper(records[0])
+
+
 def test_captions_that_are_empty_or_all_alike(cfg, tmp_path):
     write_pairs(tmp_path, ["a dog", "  ", "a dog"])
     for name in ("1", "2", "3"):
@@ -464,6 +487,19 @@ def test_choices_name_persons_in_turn(cfg, tmp_path):
     batch = collate([mapper(record) for record in records])
     assert batch[kfg.SEQ_PER_SAMPLE] == 4 and batch[kfg.U_TOKENS_IDS].shape[0] == 8
     assert batch[kfg.ATT_FEATS].shape[0] == 2
+
+
+def test_names_can_begin_anew_for_every_record(cfg, tmp_path):
+    write_vcr(tmp_path, [vcr_line(0), vcr_line(1)])
+    texts = {}
+    for option in (False, True):
+        cfg.DATALOADER.VCR_NAMES_PER_RECORD = option
+        mapper, records = build("VCRDataset", cfg, "train;VCR_Q-A")
+        texts[option] = words(mapper(records[1])[kfg.U_TOKENS_IDS][2])
+    assert texts == {  # the third name is none of the vocabulary
+        False: "[CLS] what is [UNK] on [SEP] yes [SEP]",
+        True: "[CLS] what is casey on [SEP] yes [SEP]",
+    }
 
 
 def test_rationales_follow_the_right_answer(cfg, tmp_path):

@@ -94,6 +94,17 @@ def test_random_regions_hide_what_overlaps():
     assert not hidden[~chosen & ~np.roll(chosen, 1)].any()
 
 
+def test_one_region_is_hidden_if_one_must():
+    random.seed(0)
+    np.random.seed(0)
+    overlaps = np.eye(3) + 0.5 * np.eye(3)[[1, 2, 0]]
+    for _ in range(50):
+        feats, labels, zeroed = F.random_region(np.ones((3, 2)), overlaps, must_mask=True)
+        assert 1 in labels and zeroed >= 2
+        assert (feats[np.array(labels) == 1] == 0).all()
+    assert F.random_region(np.ones((0, 2)), np.eye(0), must_mask=True)[1] == []
+
+
 def test_flattening():
     assert F.flat_list_of_lists([[1, 2], [], (3,)]) == [1, 2, 3]
 

@@ -39,6 +39,9 @@ _C.DATALOADER.USE_GLOBAL_V = True
 _C.DATALOADER.MIRROR_PROB = 0.5
 _C.DATALOADER.MIRROR_TEXT = False
 _C.DATALOADER.VCR_MAX_SEQ_LEN = 0  # 0: 38 (Q-A) and 66 (QA-R)
+# VCR: begin the turn of persons' names anew for every record, so that it depends on no other.
+_C.DATALOADER.VCR_NAMES_PER_RECORD = False
+_C.DATALOADER.MUST_MASK_REGION = False  # pre-training: hide a region if chance hides none
 _C.DATALOADER.SAMPLE_PROB = 0.2
 _C.DATALOADER.SAMPLE_IDS = []
 _C.DATALOADER.FILE_PATHS = []

@@ -201,7 +201,7 @@ def _area(boxes: np.ndarray) -> np.ndarray:
 
 
 def random_region(
-    image_feats: np.ndarray, overlaps: np.ndarray
+    image_feats: np.ndarray, overlaps: np.ndarray, must_mask: bool = False
 ) -> tuple[np.ndarray, list[int], int]:
     """Choose regions to predict and hide them, as in masked object classification.
 
@@ -211,6 +211,7 @@ def random_region(
     Args:
         image_feats: (N, D) features, changed in place.
         overlaps: (N, N) intersection over union between the regions.
+        must_mask: Whether one region is hidden even if chance chose none.
 
     Returns:
         The features, N labels (1 = chosen, -1 = not), and how many regions were zeroed.
@@ -226,6 +227,11 @@ def random_region(
         # The draw that chose the region, stretched back to [0, 1), also says how.
         if draw / _REGION_MASK_PROBABILITY < _REGION_ZERO_PROBABILITY:
             zeroed[index] = True
+        zeroed |= np.asarray(overlaps[index]) > _REGION_OVERLAP
+    if must_mask and labels and 1 not in labels:
+        index = int(np.random.randint(len(labels)))
+        labels[index] = 1
+        zeroed[index] = True
         zeroed |= np.asarray(overlaps[index]) > _REGION_OVERLAP
     image_feats[zeroed] = 0
     return image_feats, labels, int(zeroed.sum())

@@ -241,9 +241,9 @@ class BertTokenizer:
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """:meth:`encode` of many texts, on all cores."""
-        encoded = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        return [item.ids for item in encoded]
+        """:meth:`encode` of many texts."""
+        # One by one: the library's threads do not survive the fork of data workers.
+        return [self.encode(text) for text in texts]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> int | list[int]:
         """The id of a token, or of each of several; of the unknown token for others."""

@@ -66,7 +66,9 @@ class ConceptualCaptionsDataset(UnderstandingDataset):
         super().__init__(stage, source, tokenizer, max_seq_length, os.path.dirname(anno_file))
         self.anno_file = anno_file
         self.images_ids_file = images_ids_file
+        # Known once load_data has seen the config.
         self.num_classes = 0
+        self.must_mask_region = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode, stage: str = "train") -> dict[str, Any]:
@@ -85,7 +87,10 @@ class ConceptualCaptionsDataset(UnderstandingDataset):
 
     def prepare(self, cfg: CfgNode) -> None:
         super().prepare(cfg)
-        self.num_classes = cfg.MODEL.BERT.V_TARGET_SIZE
+        # A model that draws its tasks may leave out the one that learns classes.
+        tasks = cfg.MODEL.get("PRETRAIN_TASKS", ["mrc-kl"])
+        self.num_classes = cfg.MODEL.BERT.V_TARGET_SIZE if "mrc-kl" in tasks else 0
+        self.must_mask_region = cfg.DATALOADER.MUST_MASK_REGION
 
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, caption}``, and ``file_name`` where pictures have names."""
@@ -148,14 +153,16 @@ class ConceptualCaptionsDataset(UnderstandingDataset):
                 f"its cls_prob has {regions.cls_prob.shape[1]} classes, but "
                 f"MODEL.BERT.V_TARGET_SIZE is {self.num_classes}",
             )
-        if regions.boxes is None:
-            raise SampleError(name, "its features have no boxes, without which none can be hidden")
         return regions
 
     def masked_regions(self, regions: RegionSet) -> tuple[np.ndarray, dict[str, Any], int]:
         """Features with hidden regions zeroed, the targets, and how many were zeroed."""
-        overlaps = iou(regions.boxes, regions.boxes)
-        masked, labels, zeroed = random_region(regions.features.copy(), overlaps)
+        # Cells of a grid, which have no boxes, do not overlap.
+        boxes = regions.boxes
+        overlaps = np.eye(len(regions)) if boxes is None else iou(boxes, boxes)
+        masked, labels, zeroed = random_region(
+            regions.features.copy(), overlaps, must_mask=self.must_mask_region
+        )
         targets = {kfg.V_TARGET_LABELS: np.asarray(labels, dtype=np.int64)}
         if regions.cls_prob is not None:
             targets[kfg.V_TARGET] = regions.cls_prob

@@ -60,6 +60,7 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         mirror_prob: Probability of a mirrored picture, if there are any.
         mirror_text: Let "left" and "right" change places in the texts of mirrored pictures.
         anno_file: In place of ``<anno_folder>/<stage>.jsonl``.
+        names_per_record: Begin the turn of names anew for every record.
     """
 
     noun: ClassVar[str] = "annotation"
@@ -81,6 +82,7 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         mirror_prob: float = 0.5,
         mirror_text: bool = False,
         anno_file: str = "",
+        names_per_record: bool = False,
     ) -> None:
         if task_name not in MAX_LENGTHS:
             raise UserError(
@@ -95,6 +97,7 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         self.seq_per_img = seq_per_img
         self.mirror_prob = mirror_prob
         self.mirror_text = mirror_text
+        self.names_per_record = names_per_record
         self.anno_file = anno_file or os.path.join(anno_folder, f"{stage}.jsonl")
         self.swap = WordSwap(tokenizer)
         self._mirrors: bool | None = None
@@ -119,6 +122,7 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
             "mirror_prob": loader.MIRROR_PROB,
             "mirror_text": loader.MIRROR_TEXT,
             "anno_file": loader[f"{stage.upper()}_ANNFILE"],
+            "names_per_record": loader.VCR_NAMES_PER_RECORD,
         }
 
     @property
@@ -132,7 +136,10 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         """
         lines, problems = read_json_lines(self.anno_file)
         persons = person_numbers()
-        records = [_raw_record(where, line, persons) for where, line in lines]
+        records = []
+        for where, line in lines:
+            turn = person_numbers() if self.names_per_record else persons
+            records.append(_raw_record(where, line, turn))
         return records + self.bad_lines(problems)
 
     def tokenize(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
