@@ -56,6 +56,18 @@ def test_packed_file_gives_what_the_folder_gives(folder, tmp_path):
             np.testing.assert_array_equal(packed.get(record_id)[name], theirs[name])
 
 
+def test_files_in_folders_below_are_packed_too(tmp_path):
+    folder = tmp_path / "feats"
+    (folder / "movie" / "scene").mkdir(parents=True)
+    np.save(folder / "1.npy", np.ones((2, 3)))
+    np.save(folder / "movie" / "scene" / "7.npy", np.zeros((4, 3)))
+    store = open_feature_store(folder)
+    assert store.ids == ["1", "movie/scene/7"]
+    packed = tmp_path / "feats.xmf"
+    pack(records_of_folder(folder), packed)
+    assert open_feature_store(packed).get("movie/scene/7")["features"].shape == (4, 3)
+
+
 def test_packed_store_travels_to_workers(folder, tmp_path):
     pack(records_of_folder(folder), tmp_path / "p")
     store = open_feature_store(tmp_path / "p")

@@ -73,7 +73,7 @@ def open_feature_store(path: str | os.PathLike) -> FeatureStore:
 
 
 class FolderStore(FeatureStore):
-    """A folder with one file per record.
+    """A folder with one file per record; ids of files in folders below hold their path.
 
     ``<id>.npy`` and an ``<id>.npz`` of exactly one array, whatever its name, give that array as
     ``features``; an archive of several gives them under their names.
@@ -106,9 +106,14 @@ class FolderStore(FeatureStore):
 
     @property
     def ids(self) -> list[str]:
-        with os.scandir(self._folder) as entries:
-            names = [os.path.splitext(entry.name) for entry in entries]
-        return sorted({stem for stem, suffix in names if suffix in (".npz", ".npy")})
+        found = set()
+        for folder, _, names in os.walk(self._folder):
+            below = os.path.relpath(folder, self._folder)
+            for name in names:
+                stem, suffix = os.path.splitext(name)
+                if suffix in (".npz", ".npy"):
+                    found.add(stem if below == "." else f"{below}/{stem}".replace(os.sep, "/"))
+        return sorted(found)
 
 
 def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from xmodaler import functional
 from xmodaler.config import get_cfg, kfg
-from xmodaler.datasets import build_dataset_mapper, collate
+from xmodaler.datasets import build_dataset_mapper, build_xmodaler_train_loader, collate
+from xmodaler.losses import build_losses
 from xmodaler.tokenization import BertTokenizer
 
 
@@ -400,3 +401,17 @@ def test_batches_of_the_models(corpus, folder, corpus_name, dataset, stage):
         if key in (kfg.ATT_FEATS, kfg.ATT_FEATS_LOC, kfg.ATT_MASKS):
             found = found.repeat_interleave(repeats, dim=0)
         _assert_close(found.to(value.dtype), value)
+
+
+def test_loaders_feed_the_models(model_task):
+    """A training batch of the fixture's data goes through model, losses and back."""
+    cfg = model_task.cfg.clone()
+    cfg.SEED = 1
+    task = ";VCR_QA-R" if cfg.DATASETS.TRAIN == "VCRDataset" else ""
+    mapper = build_dataset_mapper(cfg, cfg.DATASETS.TRAIN, f"train{task}")
+    batch = next(iter(build_xmodaler_train_loader(cfg, mapper, collate_fn=collate)))
+    model = model_task.model.train()
+    outputs = model(model.preprocess_batch({**batch, kfg.SS_PROB: 0.0}))
+    losses = {k: v for loss in build_losses(cfg) for k, v in loss(outputs).items()}
+    assert losses and all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
