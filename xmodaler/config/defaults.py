@@ -186,6 +186,8 @@ _C.SOLVER.NORM_TYPE = 2.0
 _C.SOLVER.WRITE_PERIOD = 20  # iterations
 _C.SOLVER.PRECISION = "fp32"  # fp32, bf16 or fp16
 _C.SOLVER.ACCUM_STEPS = 1
+# Every weight is updated as soon as its gradient is known, so that gradients need no memory.
+_C.SOLVER.STEP_IN_BACKWARD = False
 _C.SOLVER.COMPILE = False
 _C.SOLVER.FIND_UNUSED_PARAMETERS = True
 _C.SOLVER.PROGRESS_BAR = False

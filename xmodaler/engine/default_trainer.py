@@ -136,7 +136,8 @@ class DefaultTrainer(TrainerParts):
 
     def optimizer_step(self) -> None:
         """Clip, update the weights, and let their average follow."""
-        self.precision.step(self.optimizer, self.clip)
+        if self.step_in_backward is None:
+            self.precision.step(self.optimizer, self.clip)
         if self.ema is not None:
             self.ema.update(self.model)
 
@@ -197,7 +198,7 @@ class DefaultTrainer(TrainerParts):
             self.model = self.build_distributed(self.model)
         self.model.train()
         self._compiled_model = torch.compile(self.model) if self.cfg.SOLVER.COMPILE else None
-        self._build("ema", "batches", "precision", "losses")
+        self._build("ema", "batches", "precision", "losses", "step_in_backward")
         if self.start_iter == 0:
             # A new run replaces the files of an earlier one in the same folder.
             self._forget_metrics_after(-1)

@@ -12,7 +12,12 @@ from xmodaler.evaluation import build_evaluation
 from xmodaler.losses import build_losses
 from xmodaler.lr_scheduler import build_lr_scheduler
 from xmodaler.modeling import build_model
-from xmodaler.optim import build_optimizer, clip_gradients
+from xmodaler.optim import (
+    StepInBackward,
+    build_optimizer,
+    build_step_in_backward,
+    clip_gradients,
+)
 from xmodaler.utils import comm
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.events import EventWriter
@@ -290,6 +295,11 @@ class TrainerParts(TrainerBase):
     def clip(self) -> Any:
         """Clips the gradients of given parameters; None for no clipping."""
         return clip_gradients(self.cfg)
+
+    @cached_property
+    def step_in_backward(self) -> StepInBackward | None:
+        """Takes the optimizer's step during the backward pass; None for a step behind it."""
+        return build_step_in_backward(self.cfg, self.optimizer)
 
     @cached_property
     def precision(self) -> Precision:

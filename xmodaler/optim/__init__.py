@@ -14,6 +14,7 @@ from .clipping import GradientClipper, clip_gradients, maybe_add_gradient_clippi
 from .radam import PlainRAdam, RAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
+from .step_in_backward import StepInBackward, build_step_in_backward
 
 __all__ = [
     "SGD",
@@ -27,8 +28,10 @@ __all__ = [
     "PlainRAdam",
     "RAdam",
     "RMSprop",
+    "StepInBackward",
     "build_optimizer",
     "build_optimizer_params",
+    "build_step_in_backward",
     "clip_gradients",
     "get_default_optimizer_params",
     "maybe_add_gradient_clipping",

@@ -11,6 +11,7 @@ from xmodaler.config import configurable
 
 from .build import SOLVER_REGISTRY
 from .fused import FusedLayoutMixin, choose_fused
+from .sparse_rows import SparseRowsMixin
 
 
 def _adam_settings(cfg: Any, params: Iterable[Any]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def _adam_settings(cfg: Any, params: Iterable[Any]) -> dict[str, Any]:
 
 
 @SOLVER_REGISTRY.register()
-class Adam(FusedLayoutMixin, torch.optim.Adam):
+class Adam(SparseRowsMixin, FusedLayoutMixin, torch.optim.Adam):
     """Adam (Kingma & Ba, 2015) with L2 regularisation: torch's, fused wherever that is valid."""
 
     @configurable
@@ -72,8 +73,10 @@ class Adam(FusedLayoutMixin, torch.optim.Adam):
 
 
 @SOLVER_REGISTRY.register()
-class AdamW(FusedLayoutMixin, torch.optim.AdamW):
+class AdamW(SparseRowsMixin, FusedLayoutMixin, torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov & Hutter, 2019): torch's, fused where valid."""
+
+    _decouples_weight_decay = True
 
     @configurable
     def __init__(

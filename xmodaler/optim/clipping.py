@@ -34,10 +34,22 @@ class GradientClipper:
 
     def __call__(self, params: Iterable[torch.nn.Parameter]) -> torch.Tensor | None:
         """Clip and return the norm before clipping (0-d tensor), or `None` for `"value"`."""
+        params = [_with_dense_gradient(parameter) for parameter in params]
         if self.kind == "norm":
             return clip_grad_norm_(params, self.limit, self.norm_type)
         clip_grad_value_(params, self.limit)
         return None
+
+
+def _with_dense_gradient(parameter: torch.Tensor) -> torch.Tensor:
+    """The parameter, or for a sparse gradient a stand-in that has its values as gradient."""
+    if parameter.grad is None or not parameter.grad.is_sparse:
+        return parameter
+    parameter.grad = parameter.grad.coalesce()
+    values = parameter.grad.values()
+    stand_in = torch.empty_like(values)
+    stand_in.grad = values
+    return stand_in
 
 
 def clip_gradients(cfg: Any) -> GradientClipper | None:
