@@ -725,3 +725,26 @@ def test_mappers_travel_to_workers(cfg, tmp_path, workers):
     first = batches[0][kfg.U_TOKENS_IDS]
     again = next(iter(build_xmodaler_train_loader(cfg, collate_fn=collate)))
     assert torch.equal(first, again[kfg.U_TOKENS_IDS])
+
+
+def test_texts_of_open_formats_are_kept_too(cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_cache, "SMALLEST", 1)
+    write_features(tmp_path / "feats", "1")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "answers.json").write_text(json.dumps(ANSWERS))
+    people = [{"answer": "yes", "answer_id": k} for k in range(10)]
+    annotation = {"question_id": 1, "image_id": 1, "answers": people}
+    (folder / "people.json").write_text(json.dumps({"annotations": [annotation]}))
+    cfg.DATALOADER.ANNO_FOLDER = ""
+    cfg.DATALOADER.TRAIN_ANNFILE = str(folder / "questions.json")
+    cfg.DATALOADER.TRAIN_TARGETS = str(folder / "people.json")
+    cfg.DATALOADER.ANSWERS = str(folder / "answers.json")
+    for text, count in (("a dog", 1), ("a dog", 1), ("the dog", 2)):
+        content = {"questions": [{"question_id": 1, "image_id": 1, "question": text}]}
+        (folder / "questions.json").write_text(json.dumps(content))
+        mapper, records = build("VQADataset", cfg)
+        sample = mapper(records[0])
+        assert words(sample[kfg.U_TOKENS_IDS]) == f"[CLS] {text} [SEP]"
+        assert sample[kfg.U_TARGET_IDS].tolist() == [1, 0, 0, 0]
+        assert len(list((folder / "cache").glob("VQA_train_8_*.json"))) == count

@@ -91,6 +91,12 @@ class ConceptualCaptionsDataset(UnderstandingDataset):
         tasks = cfg.MODEL.get("PRETRAIN_TASKS", ["mrc-kl"])
         self.num_classes = cfg.MODEL.BERT.V_TARGET_SIZE if "mrc-kl" in tasks else 0
         self.must_mask_region = cfg.DATALOADER.MUST_MASK_REGION
+        if (self.num_classes or "mrfr" in tasks) and not isinstance(self.source, RegionSource):
+            raise UserError(
+                "pictures bring no regions of which classes or features could be learnt; set "
+                "MODEL.BERT.V_TARGET_SIZE to 0, MODEL.V_PREDICTOR and MODEL.V_REGRESSOR to '' and "
+                "MODEL.PRETRAIN_TASKS, where the model draws its tasks, to [itm, mlm]"
+            )
 
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, caption}``, and ``file_name`` where pictures have names."""

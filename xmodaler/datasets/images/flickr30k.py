@@ -88,6 +88,9 @@ class Flickr30kDataset(UnderstandingDataset):
             return images
         return [row for image in images for row in caption_rows(image)]
 
+    def annotation_files(self) -> list[str]:
+        return [self.anno_file]
+
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, file_name, captions}``."""
         if cfg.DATALOADER[f"{self.stage.upper()}_ANNFILE"]:

@@ -1,7 +1,32 @@
-"""What a mirror does to texts."""
+"""Mirrored pictures, and what a mirror does to texts."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
+
+from ..visual_source import VisualSource
+
+
+class MirrorDraw:
+    """Says of every sample whether its picture is mirrored.
+
+    Args:
+        source: Has mirrored pictures or not.
+        probability: Of a mirrored picture.
+    """
+
+    def __init__(self, source: VisualSource, probability: float) -> None:
+        self.source = source
+        self.probability = probability
+        self._possible: bool | None = None
+
+    def __call__(self) -> bool:
+        """A draw; none is made where there are no mirrored pictures."""
+        if self.probability <= 0:
+            return False
+        if self._possible is None:
+            self._possible = self.source.can_mirror()
+        return self._possible and random.random() > 1 - self.probability
 
 
 class WordSwap:

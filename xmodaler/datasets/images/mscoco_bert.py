@@ -105,6 +105,10 @@ class MSCoCoBertDataset(UnderstandingDataset):
             return read_encoded_captions(encoded)
         return [_arrays(record) for record in super().load_data(cfg)]
 
+    def annotation_files(self) -> list[str]:
+        ids = self.images_ids_file
+        return [self.anno_file, *([ids] if os.path.isfile(expand_path(ids)) else [])]
+
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{image_id, captions}``, and ``file_name`` where pictures have names."""
         if cfg.DATALOADER[f"{self.stage.upper()}_ANNFILE"]:

@@ -85,19 +85,35 @@ class UnderstandingDataset:
             UserError: A file or folder that the config names does not exist or is unusable.
         """
         self.prepare(cfg)
-        raw = self.load_raw_data(cfg)
         if not self.cache_name or self.counts is not None:
-            return self.tokenize(raw)
+            return self.tokenize(self.load_raw_data(cfg))
+        files = self.open_files(cfg) or self.annotation_files()
+        folder = self.anno_folder or os.path.dirname(files[0])
         return cached_records(
-            os.path.join(self.anno_folder, "cache"),
+            os.path.join(folder, "cache"),
             f"{self.cache_name}_{self.stage}_{self.max_seq_len}",
-            raw,
-            self.cache_parts(),
-            self.tokenize,
+            files,
+            [*self.cache_parts(), *self._open_settings(cfg)],
+            lambda: self.tokenize(self.load_raw_data(cfg)),
         )
 
+    def annotation_files(self) -> list[str]:
+        """The files of the released layout that the records are made of."""
+        return []
+
+    def _open_settings(self, cfg: CfgNode) -> list[str]:
+        return [cfg.DATALOADER[key] for key in (f"{self.stage.upper()}_SPLIT", "IMAGE_NAME")]
+
+    def open_files(self, cfg: CfgNode) -> list[str]:
+        """The files of an open format that the records are made of; none if it is not used."""
+        loader, stage = cfg.DATALOADER, self.stage.upper()
+        if not loader[f"{stage}_ANNFILE"]:
+            return []
+        named = (f"{stage}_ANNFILE", f"{stage}_TARGETS", "IMAGE_LIST")
+        return [loader[key] for key in named if loader[key]]
+
     def cache_parts(self) -> list[str]:
-        """What decides the tokenised records beside the raw ones."""
+        """What decides the records beside files and settings of open formats."""
         return [type(self).__name__, str(self.max_seq_len), self.tokenizer.fingerprint()]
 
     def prepare(self, cfg: CfgNode) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..build import DATASETS_REGISTRY
 from ..features import RegionSet
 from ..json_lines import read_json_lines
 from ..visual_source import MIRRORED, RegionSource, VisualSource, build_source, merged_mean
-from .mirroring import WordSwap
+from .mirroring import MirrorDraw, WordSwap
 from .understanding import UnderstandingDataset, as_ids
 from .vcr_text import ChoiceTexts, object_names, person_numbers, sentence
 
@@ -95,12 +94,11 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         UnderstandingDataset.__init__(self, stage, source, tokenizer, length, anno_folder)
         self.task_name = task_name
         self.seq_per_img = seq_per_img
-        self.mirror_prob = mirror_prob
+        self.draw_mirror = MirrorDraw(source, mirror_prob if stage == "train" else 0.0)
         self.mirror_text = mirror_text
         self.names_per_record = names_per_record
         self.anno_file = anno_file or os.path.join(anno_folder, f"{stage}.jsonl")
         self.swap = WordSwap(tokenizer)
-        self._mirrors: bool | None = None
         self._ground_truth: bool | None = None
 
     @classmethod
@@ -128,6 +126,12 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
     @property
     def cache_name(self) -> str:  # type: ignore[override]
         return self.task_name
+
+    def open_files(self, cfg: CfgNode) -> list[str]:
+        return [self.anno_file]
+
+    def cache_parts(self) -> list[str]:
+        return [*super().cache_parts(), str(self.names_per_record)]
 
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{annot_id, image_id, file_name, question, answers, rationales, ...}``.
@@ -193,7 +197,7 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         return str(int(number)) if number.isdecimal() else record["annot_id"]
 
     def sample_of(self, record: dict[str, Any]) -> dict[str, Any]:
-        mirrored = self.mirrors()
+        mirrored = self.draw_mirror()
         visual = self.visual(record, mirrored)
         rows = record["tokens"]
         if mirrored and self.mirror_text:
@@ -214,14 +218,6 @@ class VCRDataset(ChoiceTexts, UnderstandingDataset):
         swapped = self.swap(pieces)
         # The types would no longer fit a text of another length.
         return swapped if len(swapped) == len(pieces) else pieces
-
-    def mirrors(self) -> bool:
-        """Whether a draw decides for a mirrored picture; no draw where there is none."""
-        if self.stage != "train" or self.mirror_prob <= 0:
-            return False
-        if self._mirrors is None:
-            self._mirrors = self.source.can_mirror()
-        return self._mirrors and random.random() > 1 - self.mirror_prob
 
     def visual(self, record: dict[str, Any], mirrored: bool = False) -> dict[str, Any]:
         """The visual keys: detected regions, then those of the annotated boxes."""

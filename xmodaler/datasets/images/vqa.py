@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..open_records import vqa_records
 from ..visual_source import RegionSource, VisualSource, build_source
-from .mirroring import WordSwap
+from .mirroring import MirrorDraw, WordSwap
 from .understanding import UnderstandingDataset, as_ids, token_types
 
 _logger = logging.getLogger(__name__)
@@ -78,10 +77,10 @@ class VQADataset(UnderstandingDataset):
         super().__init__(stage, source, tokenizer, max_seq_len, anno_folder)
         self.ans2label_path = ans2label_path
         self.label2ans_path = label2ans_path
-        self.mirror_prob = mirror_prob
+        self.draw_mirror = MirrorDraw(source, mirror_prob if stage == "train" else 0.0)
         self.swap = WordSwap(tokenizer)
         self._answers: list[str] | None = None
-        self._mirrors: bool | None = None
+        self._sides: list[int] = []
 
     @classmethod
     def from_config(cls, cfg: CfgNode, stage: str = "train") -> dict[str, Any]:
@@ -109,6 +108,8 @@ class VQADataset(UnderstandingDataset):
         """The answers by label."""
         if self._answers is None:
             self._answers = read_label2ans(self.label2ans_path)
+            if {"left", "right"} <= set(self._answers):
+                self._sides = [self._answers.index("left"), self._answers.index("right")]
         return self._answers
 
     def prepare(self, cfg: CfgNode) -> None:
@@ -121,6 +122,28 @@ class VQADataset(UnderstandingDataset):
                 f"'{self.label2ans_path}' has {len(self.answers)} answers, but "
                 f"MODEL.MM_PREDICTOR.LABELS_NUM is {labels}; both must be the same"
             )
+
+    def open_files(self, cfg: CfgNode) -> list[str]:
+        files = super().open_files(cfg)
+        return [*files, *self._vocabulary()] if files else []
+
+    def annotation_files(self) -> list[str]:
+        if self.stage == "test":
+            return [self._path(_QUESTIONS.format("test2015"))]
+        files = [(_QUESTIONS.format("val2014"), "val_target")]
+        if self.stage == "train":
+            files.append((_QUESTIONS.format("train2014"), "train_target"))
+            if os.path.isfile(self._path(_GENOME[0])):
+                files.append(_GENOME)
+        paths = [self._path(questions) for questions, _ in files]
+        targets = [json_or_pickle(self._path(targets)) for _, targets in files]
+        return [*paths, *targets, *self._vocabulary()]
+
+    def _vocabulary(self) -> list[str]:
+        try:
+            return [json_or_pickle(self.label2ans_path)]
+        except UserError:  # a test stage needs none
+            return []
 
     def load_raw_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Records ``{question_id, image_id, question, labels, scores}``, labels not for test."""
@@ -191,16 +214,8 @@ class VQADataset(UnderstandingDataset):
                 record["tokens"] = next(pieces)
         return made
 
-    def mirrors(self) -> bool:
-        """Whether a draw decides for a mirrored picture; no draw where there is none."""
-        if self.stage != "train" or self.mirror_prob <= 0:
-            return False
-        if self._mirrors is None:
-            self._mirrors = self.source.can_mirror()
-        return self._mirrors and random.random() > 1 - self.mirror_prob
-
     def sample_of(self, record: dict[str, Any]) -> dict[str, Any]:
-        mirrored = self.mirrors()
+        mirrored = self.draw_mirror()
         visual = self.source.sample(record, mirror=mirrored)
         tokens = record["tokens"]
         if mirrored:
@@ -229,7 +244,6 @@ class VQADataset(UnderstandingDataset):
             )
         target = np.zeros(len(answers), dtype=np.float32)
         target[labels] = np.asarray(record["scores"], dtype=np.float32)
-        if mirrored and "left" in answers and "right" in answers:
-            pair = [answers.index("left"), answers.index("right")]
-            target[pair] = target[pair[::-1]]
+        if mirrored and self._sides:
+            target[self._sides] = target[self._sides[::-1]]
         return target
