@@ -81,11 +81,11 @@ def test_a_run_without_data_is_an_error(feature_run):
 
 
 def test_clips_are_shown_by_their_middle_frame(tmp_path):
-    from xmodaler.inference.report import _shown
+    from xmodaler.inference.report_captions import shown_file
 
     for number in range(3):
         Image.new("RGB", (8, 8), (100 * number,) * 3).save(tmp_path / f"{number}.png")
-    assert _shown(str(tmp_path)).getpixel((4, 4)) == (100, 100, 100)
-    assert _shown(str(tmp_path / "1.png")) == str(tmp_path / "1.png")
+    assert shown_file(str(tmp_path)).getpixel((4, 4)) == (100, 100, 100)
+    assert shown_file(str(tmp_path / "1.png")) == str(tmp_path / "1.png")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    assert _shown(str(tmp_path / "broken.mp4")) is None and _shown("nowhere.png") is None
+    assert shown_file(str(tmp_path / "broken.mp4")) is None and shown_file("nowhere.png") is None

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import itertools
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from xmodaler.evaluation.report_samples import cell_text, draw_sample
 from xmodaler.utils.atomic import atomic_write
-from xmodaler.utils.errors import UserError
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 __all__ = ["Curve", "read_curves", "write_report"]
 
 Curve = Sequence[tuple[float, float]]  # (iteration, value) pairs
 
-_PICTURE_SIDE = 448  # longest side of a picture in the report, in pixels
-_TILE_SIDE = 152  # of the picture behind the attention of a word; shown at half the size
-_SMALL_SIDE = 160  # pictures up to this side are enlarged without smoothing
 _MAX_POINTS = 240  # of a curve
 _MAX_PROBES = 60  # of them with a title under the pointer
-_DARKEST = 0.75  # opacity of the veil over what the model does not look at
 
 
 def write_report(
@@ -53,9 +44,7 @@ def write_report(
         scores: Rows of the table; a row maps column to text or number, columns are in the order of
             their first appearance, the first is the label.
         curves: Name to (iteration, value) pairs; non-finite values are left out.
-        samples: Mappings with ``caption`` (str) and, optionally, ``image`` (PIL image or path),
-            ``references`` (list of str), ``scores`` (name to number), ``words`` (list of T str)
-            and ``attention`` (weights ``(T, gh, gw)``, or ``(T, N)`` with N a square).
+        samples: Mappings; see :func:`xmodaler.evaluation.report_samples.draw_sample`.
         notes: Sentences under the heading.
         tables: Further tables like ``scores`` by their headings.
         samples_title: Heading of the samples; by default their number.
@@ -83,7 +72,7 @@ def write_report(
             if rows
         ],
         curves=[curve for curve in drawn if curve is not None],
-        samples=[_sample(sample) for sample in samples],
+        samples=[draw_sample(sample) for sample in samples],
         samples_title=samples_title or f"{len(samples)} test pictures",
         version=__version__,
     )
@@ -123,16 +112,8 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return {
         "columns": columns,
-        "rows": [[_cell(row.get(column, "")) for column in columns] for row in rows],
+        "rows": [[cell_text(row.get(column, "")) for column in columns] for row in rows],
     }
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, bool | int | str):
-        return str(value)
-    return f"{float(value):.3f}"
 
 
 def _number(value: float) -> str:
@@ -200,97 +181,3 @@ def _thin(points: list[tuple[float, float]], most: int) -> list[tuple[float, flo
     inner = np.clip(np.array(points[1:-1]), -1e150, 1e150)
     groups = (inner[start : start + size] for start in range(0, len(inner), size))
     return [points[0], *(tuple(group.mean(axis=0).tolist()) for group in groups), points[-1]]
-
-
-def _sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    picture = _open(sample.get("image"))
-    shown: dict[str, Any] = {
-        "caption": sample.get("caption", ""),
-        "references": list(sample.get("references") or ()),
-        "badges": [(name, _cell(value)) for name, value in (sample.get("scores") or {}).items()],
-        "picture": None,
-        "words": [],
-    }
-    if picture is None:
-        return shown
-    small = max(picture.size) <= _SMALL_SIDE
-    resized = _fit(picture, _PICTURE_SIDE)
-    shown |= {
-        "picture": _data_uri(resized, "PNG" if small else "JPEG"),
-        "small": small,
-        "width": resized.width,
-        "height": resized.height,
-        "alt": shown["caption"] or "test picture",
-    }
-    maps = _grids(sample.get("attention"))
-    if maps is not None:
-        words = sample.get("words") or shown["caption"].split()
-        shown |= {
-            "thumbnail": _data_uri(_fit(picture, _TILE_SIDE), "PNG" if small else "JPEG"),
-            "ratio": f"{picture.width} / {picture.height}",
-            "words": [
-                {"text": word, "veil": _data_uri(_veil(weights), "PNG")}
-                for word, weights in zip(words, maps, strict=False)
-            ],
-        }
-    return shown
-
-
-def _open(image: Any) -> Image.Image | None:
-    if image is None:
-        return None
-    if isinstance(image, str | os.PathLike):
-        from xmodaler.utils.pictures import load_picture
-
-        return load_picture(image, min_side=_PICTURE_SIDE)
-    return image.convert("RGB")
-
-
-def _fit(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with its longest side brought down to ``side``; never enlarged."""
-    scale = side / max(picture.size)
-    if scale >= 1:
-        return picture
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return picture.resize(size)
-
-
-def _data_uri(picture: Image.Image, kind: str) -> str:
-    buffer = io.BytesIO()
-    options = {"quality": 82, "optimize": True} if kind == "JPEG" else {"optimize": True}
-    picture.save(buffer, kind, **options)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    return f"data:image/{kind.lower()};base64,{encoded}"
-
-
-def _grids(attention: Any) -> np.ndarray | None:
-    """Attention as float ``(T, gh, gw)``; None where there is none or it has no layout."""
-    if attention is None:
-        return None
-    if hasattr(attention, "detach"):
-        attention = attention.detach().float().cpu()
-    weights = np.asarray(attention, dtype=np.float64)
-    if weights.ndim == 2:
-        side = math.isqrt(weights.shape[1])
-        if side * side != weights.shape[1]:
-            return None
-        weights = weights.reshape(-1, side, side)
-    if weights.ndim != 3:
-        raise UserError(f"attention maps have shape {weights.shape}; (T, gh, gw) is right")
-    return np.nan_to_num(np.clip(weights, 0, None))
-
-
-def _veil(weights: np.ndarray) -> Image.Image:
-    """A black layer that is clear where the model looks; a pixel per cell, smoothed when shown."""
-    from PIL import Image
-
-    peak = weights.max()
-    light = weights / peak if peak > 0 else np.zeros_like(weights)
-    opacity = np.rint((1 - light) * _DARKEST * 255).astype(np.uint8)
-    # A few pixels per cell: browsers blur the border of a tiny picture towards transparency.
-    height, width = weights.shape
-    scale = max(1, 48 // max(height, width))
-    alpha = Image.fromarray(opacity).resize((width * scale, height * scale), Image.BICUBIC)
-    layer = Image.new("LA", alpha.size, (0, 0))
-    layer.putalpha(alpha)
-    return layer

@@ -130,44 +130,36 @@ class Answerer(LoadedPredictor):
         check_counts(top_k=top_k, batch_size=batch_size)
         questions = text_list(question, "question")
         for batch in self.paired(picture, questions, batch_size, on_error):
-            samples = []
-            for sample, texts in batch:
-                ids, types = self._read_texts(texts)
-                samples.append({**sample, kfg.U_TOKENS_IDS: ids, kfg.U_TOKENS_TYPE: types})
-            names = [(sample[kfg.IDS], text) for sample, texts in batch for text in texts]
-            yield from self.answer_samples(samples, names, top_k)
+            yield from self.answer_batch(batch, top_k)
 
     @torch.inference_mode()
-    def answer_samples(
-        self, samples: list[dict[str, Any]], names: Sequence[tuple[Any, str]], top_k: int = 5
+    def answer_batch(
+        self, batch: Sequence[tuple[dict[str, Any], Sequence[str]]], top_k: int = 5
     ) -> list[Answer]:
-        """Answers one batch of samples as a data set makes them for its test split.
+        """Answers in one pass of the model.
 
         Args:
-            samples: Dicts with the visual keys and U_TOKENS_IDS, U_TOKENS_TYPE of a question, or
-                lists of these for as many questions about each picture.
-            names: What to call the picture, and the question, of each question.
+            batch: Samples with IDS and visual keys, each with as many questions.
             top_k: As in :meth:`answer`.
         """
-        batch = self.model.preprocess_batch([dict_without_targets(s) for s in samples])
+        samples = []
+        for sample, texts in batch:
+            ids, types = self._read_texts(texts)
+            samples.append({**sample, kfg.U_TOKENS_IDS: ids, kfg.U_TOKENS_TYPE: types})
+        inputs = self.model.preprocess_batch(samples)
         with self._autocast():
-            outputs = self.model({**batch, SCORES_ONLY: True})
+            outputs = self.model({**inputs, SCORES_ONLY: True})
         chosen = label_probabilities(outputs).topk(min(top_k, len(self.vocabulary)), dim=1)
-        values, labels = chosen.values.tolist(), chosen.indices.tolist()
+        asked = [(str(sample[kfg.IDS]), text) for sample, texts in batch for text in texts]
+        found = zip(asked, chosen.indices.tolist(), chosen.values.tolist(), strict=True)
         return [
             Answer(
-                str(name),
+                name,
                 question,
-                tuple((self.vocabulary[k], p) for k, p in zip(row, shares, strict=True)),
+                tuple((self.vocabulary[k], p) for k, p in zip(labels, shares, strict=True)),
             )
-            for (name, question), row, shares in zip(names, labels, values, strict=True)
+            for (name, question), labels, shares in found
         ]
-
-
-def dict_without_targets(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample without what only training and scoring read."""
-    targets = (kfg.U_TARGET_IDS, kfg.G_TARGET_IDS, kfg.V_TARGET, kfg.V_TARGET_LABELS)
-    return {key: value for key, value in sample.items() if key not in targets}
 
 
 def label_probabilities(outputs: dict[str, Any]) -> Tensor:

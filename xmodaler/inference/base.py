@@ -68,21 +68,26 @@ class LoadedPredictor:
 
     def caption(self, *args: Any, **options: Any) -> Any:
         """Describes pictures, if the model was trained to."""
-        self._cannot("caption")
+        self.refuse("caption")
 
     def answer(self, *args: Any, **options: Any) -> Any:
         """Answers questions about pictures, if the model was trained to."""
-        self._cannot("answer")
+        self.refuse("answer")
 
     def choose(self, *args: Any, **options: Any) -> Any:
         """Chooses among answers, if the model was trained to."""
-        self._cannot("choose")
+        self.refuse("choose")
 
     def retrieve(self, *args: Any, **options: Any) -> Any:
         """Ranks pictures or texts, if the model was trained to."""
-        self._cannot("retrieve")
+        self.refuse("retrieve")
 
-    def _cannot(self, method: str) -> NoReturn:
+    def refuse(self, method: str) -> NoReturn:
+        """Says what the model can do, in place of a method that it has not.
+
+        Raises:
+            UserError: Always.
+        """
         raise UserError(
             f"the {self.cfg.MODEL.META_ARCHITECTURE} of '{self.weights}' has no .{method}(...): it "
             f"{self.ability}"

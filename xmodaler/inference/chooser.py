@@ -160,12 +160,22 @@ class Chooser(LoadedPredictor):
             raise UserError(f"there is {len(offered)} answer to choose from; at least two are due")
         known = _plain(given, names, "the given answer") if given else ""
         for batch in self.paired(picture, asked, batch_size, on_error):
-            yield from self._choose(batch, tuple(offered), known)
+            yield from self.choose_batch(batch, tuple(offered), known)
 
     @torch.inference_mode()
-    def _choose(
-        self, batch: list[tuple[dict[str, Any], list[str]]], offered: tuple[str, ...], given: str
+    def choose_batch(
+        self,
+        batch: Sequence[tuple[dict[str, Any], Sequence[str]]],
+        offered: tuple[str, ...],
+        given: str = "",
     ) -> list[Choice]:
+        """Choices in one pass of the model.
+
+        Args:
+            batch: Samples with IDS and visual keys, each with as many questions.
+            offered: What there is to choose from, for every question.
+            given: As in :meth:`choose`, objects by name.
+        """
         samples, asked = [], []
         for sample, questions in batch:
             rows = [row for question in questions for row in self._rows(question, offered, given)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,26 +117,42 @@ class Retriever(LoadedPredictor):
         if by == "text":
             one = isinstance(query, str)
             queries = text_list(query, "query")
-            rankings = self._pictures_of(queries, candidates, top_k, batch_size, on_error)
+            is_index = isinstance(candidates, VectorIndex)
+            pool = candidates if is_index else self.read(candidates, on_error)
+            rankings = self.rank_pictures(queries, pool, top_k, batch_size)
         else:
             one = is_one(query, self.kind)
             samples = self.read(query, "raise" if one else on_error)
-            rankings = self._texts_of(samples, candidates, top_k, batch_size)
+            rankings = self.rank_texts(samples, candidates, top_k, batch_size)
         if not rankings:
             raise UserError("no picture of the query could be read")
         return rankings[0] if one else rankings
 
     @abstractmethod
-    def _pictures_of(
-        self, queries: list[str], pictures: Any, top_k: int, batch_size: int, on_error: OnError
+    def rank_pictures(
+        self,
+        queries: list[str],
+        pictures: Iterable[dict[str, Any]] | VectorIndex,
+        top_k: int = 10,
+        batch_size: int = 64,
     ) -> list[Ranking]:
-        """A ranking of pictures for every text."""
+        """A ranking for every text.
+
+        Args:
+            queries: The texts.
+            pictures: Samples with IDS and visual keys, or an index.
+            top_k, batch_size: As in :meth:`retrieve`.
+        """
 
     @abstractmethod
-    def _texts_of(
-        self, samples: Iterator[dict[str, Any]], texts: Any, top_k: int, batch_size: int
+    def rank_texts(
+        self,
+        pictures: Iterable[dict[str, Any]],
+        texts: Sequence[str] | VectorIndex,
+        top_k: int = 10,
+        batch_size: int = 64,
     ) -> list[Ranking]:
-        """A ranking of texts for every picture."""
+        """A ranking for every picture; see :meth:`rank_pictures`."""
 
     def _text_keys(self, texts: Sequence[str]) -> dict[str, list[np.ndarray]]:
         ids, types = self._read_texts(texts)
@@ -216,22 +232,30 @@ class VectorRetriever(Retriever):
                 names += [str(sample[kfg.IDS]) for sample in part]
         return names, torch.cat(vectors) if vectors else torch.empty(0, 0)
 
-    def _pictures_of(
-        self, queries: list[str], pictures: Any, top_k: int, batch_size: int, on_error: OnError
+    def rank_pictures(
+        self,
+        queries: list[str],
+        pictures: Iterable[dict[str, Any]] | VectorIndex,
+        top_k: int = 10,
+        batch_size: int = 64,
     ) -> list[Ranking]:
         vectors = self.embed_texts(queries, batch_size)
         if isinstance(pictures, VectorIndex):
             return _rankings(queries, pictures.search(vectors, top_k))
-        names, pool = self.embed_pictures(pictures, batch_size, on_error)
+        names, pool = self._embed(pictures, batch_size)
         if not names:
             raise UserError(_NO_PICTURES)
         return _rankings(queries, _best(vectors, pool, names, top_k))
 
-    def _texts_of(
-        self, samples: Iterator[dict[str, Any]], texts: Any, top_k: int, batch_size: int
+    def rank_texts(
+        self,
+        pictures: Iterable[dict[str, Any]],
+        texts: Sequence[str] | VectorIndex,
+        top_k: int = 10,
+        batch_size: int = 64,
     ) -> list[Ranking]:
         given = None if isinstance(texts, VectorIndex) else text_list(texts, "candidate text")
-        names, vectors = self._embed(samples, batch_size)
+        names, vectors = self._embed(pictures, batch_size)
         if not names:
             return []
         if given is None:
@@ -274,21 +298,29 @@ class PairRetriever(Retriever):
             columns.append(torch.cat(rows, dim=1))
         return names, torch.cat(columns).t() if columns else torch.empty(len(texts), 0)
 
-    def _pictures_of(
-        self, queries: list[str], pictures: Any, top_k: int, batch_size: int, on_error: OnError
+    def rank_pictures(
+        self,
+        queries: list[str],
+        pictures: Iterable[dict[str, Any]] | VectorIndex,
+        top_k: int = 10,
+        batch_size: int = 64,
     ) -> list[Ranking]:
         _refuse_index(pictures)
-        names, scores = self.scores(queries, self.read(pictures, on_error), batch_size)
+        names, scores = self.scores(queries, pictures, batch_size)
         if not names:
             raise UserError(_NO_PICTURES)
         return _rankings(queries, _sorted(scores, names, top_k))
 
-    def _texts_of(
-        self, samples: Iterator[dict[str, Any]], texts: Any, top_k: int, batch_size: int
+    def rank_texts(
+        self,
+        pictures: Iterable[dict[str, Any]],
+        texts: Sequence[str] | VectorIndex,
+        top_k: int = 10,
+        batch_size: int = 64,
     ) -> list[Ranking]:
         _refuse_index(texts)
         given = text_list(texts, "candidate text")
-        names, scores = self.scores(given, samples, batch_size)
+        names, scores = self.scores(given, pictures, batch_size)
         return _rankings(names, _sorted(scores.t(), given, top_k)) if names else []
 
 
