@@ -76,7 +76,7 @@ def _finish(
     entry: Entry, folder: Path, data: str, args: Namespace, first: Future | None
 ) -> tuple[dict[str, Any] | None, str]:
     """The result of one config, from an earlier call or a process of its own."""
-    output, opts = folder / entry.name, list(args.opts)
+    output, opts = folder / entry.name, [*map(str, entry.overrides), *args.opts]
     if first is not None:
         if first.result()[0] is None:
             return None, f"failed: it starts from '{entry.start}', which failed"

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xmodaler.config import CfgNode
 from xmodaler.utils.errors import UserError, did_you_mean
@@ -30,6 +31,7 @@ class Entry:
         reason: Why the bar is not the usual one; '' where it is.
         metric: Name of the score that counts.
         start: Name of the run whose weights it starts from; '' for none.
+        overrides: ``KEY, value, ...`` of the config.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Entry:
     reason: str = ""
     metric: str = SHARE
     start: str = ""
+    overrides: tuple[Any, ...] = ()
 
 
 def read_suite(
@@ -48,8 +51,9 @@ def read_suite(
     ``bars.yaml`` of the folder is about captioners. It holds ``DEFAULT``, the usual bar,
     ``LEAVE_OUT``, the names that are no members of the suite, and ``BARS``, a mapping from name to
     ``{BAR, REASON}``. ``bars_understanding.yaml``, where it exists, names all other runs: a mapping
-    ``RUNS`` from name to ``{METRIC, BAR, REASON, CONFIG, START}``, where ``CONFIG`` is the name of
-    the config if it is not that of the run, and ``START`` the run whose weights it starts from.
+    ``RUNS`` from name to ``{METRIC, BAR, REASON, CONFIG, START, OPTS}``, where ``CONFIG`` is the
+    name of the config if it is not that of the run, ``START`` the run whose weights it starts from,
+    and ``OPTS`` a list of overrides.
 
     Args:
         folder: Holds the configs and their bars.
@@ -135,5 +139,6 @@ def _understanding(folder: Path) -> dict[str, Entry]:
             str(own.get("REASON", "")),
             str(own.METRIC),
             start,
+            tuple(own.get("OPTS", ())),
         )
     return entries
