@@ -199,7 +199,9 @@ def _inputs_of(batched_inputs: Batch, task: str) -> Batch:
     batch = dict(batched_inputs)
     if task != "mlm":
         batch[kfg.U_TOKENS_IDS] = _needed(batch, kfg.U_TOKENS_IDS_WO_MASK, task)
-    if task in ("itm", "mlm"):
+    # Pictures have no regions that could be masked.
+    from_pixels = kfg.IMAGES in batch and task in ("itm", "mlm")
+    if task in ("itm", "mlm") and not from_pixels:
         batch[kfg.ATT_FEATS] = _needed(batch, kfg.ATT_FEATS_WO_MASK, task)
     mismatched = _needed(batch, kfg.ITM_NEG_LABEL, task) > 0
     if task == "itm":
@@ -208,6 +210,8 @@ def _inputs_of(batched_inputs: Batch, task: str) -> Batch:
     words = _needed(batch, kfg.U_TARGET_IDS, task)
     # Id 0 is padding, which nobody has to predict.
     batch[kfg.U_TARGET_IDS] = words.masked_fill(mismatched.view(-1, 1) | (words == 0), -1)
+    if from_pixels:
+        return batch
     regions = repeat_rows(_needed(batch, kfg.V_TARGET_LABELS, task), rows)
     batch[kfg.V_TARGET_LABELS] = regions.masked_fill(mismatched.view(-1, 1), -1)
     for key in (kfg.V_TARGET, kfg.ATT_FEATS_WO_MASK):
