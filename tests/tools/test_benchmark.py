@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from xmodaler.cli import run_cli
-from xmodaler.config import get_cfg
+from xmodaler.config import get_cfg, load_config
 from xmodaler.engine.benchmark import interleave, peak_memory, random_batch, summarise
 from xmodaler.modeling import add_config
 
@@ -31,6 +31,14 @@ SMALL_GRID = [
 ]  # fmt: skip
 IN_DIM_32 = ["MODEL.VISUAL_EMBED.IN_DIM", "32"]
 QUICK = ["--batch-size", "3", "--captions", "2", "--repeats", "2"]
+SMALL_PAIRS = [
+    "MODEL.VOCAB_SIZE", "40", "MODEL.MAX_SEQ_LEN", "5", "MODEL.VISUAL_EMBED.IN_DIM", "16",
+    "MODEL.TOKEN_EMBED.DIM", "32", "MODEL.VISUAL_EMBED.OUT_DIM", "32", "DATALOADER.MAX_FEAT_NUM",
+    "7", "MODEL.BERT.HIDDEN_SIZE", "32", "MODEL.BERT.INTERMEDIATE_SIZE", "48",
+    "MODEL.BERT.NUM_HIDDEN_LAYERS", "1", "MODEL.BERT.NUM_ATTENTION_HEADS", "4",
+    "MODEL.TOKEN_EMBED.POSITION_MAX_LEN", "16",
+]  # fmt: skip
+SMALL_TDEN = ["MODEL.BERT.V_NUM_HIDDEN_LAYERS", "1", "MODEL.MM_PREDICTOR.POOLER_INPUT_SIZE", "32"]
 
 
 @pytest.fixture
@@ -80,6 +88,31 @@ def test_a_config_alone(command, tmp_path):
         reference = {"train": 4, "decode": 2}[mode]
         ratio = figures[mode]["faster_than_reference"]
         assert ratio["max"] == pytest.approx(reference / system["cpu_seconds"]["min"])
+
+
+@pytest.mark.parametrize(
+    ("config", "small"),
+    [
+        ("pretrain/tden/tden.yaml", SMALL_TDEN),
+        ("mm_understanding/vcr/tden/vcr.yaml", SMALL_TDEN),
+        ("mm_understanding/flickr30k_retrieval/tden/flickr30k_retrieval.yaml", SMALL_TDEN),
+        ("pretrain/uniter/uniter.yaml", []),
+        ("mm_understanding/vqa/uniter/vqa.yaml", []),
+        ("mm_understanding/flickr30k_retrieval/uniter/flickr30k_retrieval.yaml", []),
+    ],
+)
+def test_models_of_pairs_only_train(command, tmp_path, config, small):
+    path, out = str(REPOSITORY / "configs" / config), tmp_path / "figures.json"
+    arguments = ["--config-file", path, *QUICK, "--json", str(out), *SMALL_PAIRS, *small]
+    code, printed = command(*arguments)
+    assert code == 0, printed.err
+    figures = json.loads(out.read_text())
+    assert "decode" not in figures and figures["train"]["process_mb"] > 0
+    (system,) = figures["train"]["systems"].values()
+    # Two moments for every weight, but for heads that the drawn tasks did not need.
+    assert 0 < system["states_mb"] < 2.1 * system["weights_mb"]
+    code, printed = command(*arguments[:2], "--mode", "decode", *arguments[2:])
+    assert code == 2 and "generates nothing" in printed.err
 
 
 def test_two_configs_and_the_peer_in_turns(command, tmp_path):
@@ -142,6 +175,19 @@ def test_random_batches_have_realistic_sizes(cfg):
         assert (row[count + 1 :] == 0).all()
     assert torch.equal(batch["ATT_FEATS"], random_batch(cfg, 40, 5)["ATT_FEATS"])
     assert "G_TARGET_IDS" not in random_batch(cfg, 2)
+
+
+def test_random_pairs_have_no_padding():
+    cfg = load_config(str(REPOSITORY / "configs" / "pretrain/tden/tden.yaml"), (), add_config)
+    batch = random_batch(cfg, 4)
+    assert batch["ATT_FEATS"].shape == (4, 51, 2048) and batch["ATT_MASKS"].all()
+    assert batch["U_TOKENS_IDS"].shape == (4, 36) and batch["TOKENS_MASKS"].all()
+    assert batch["V_TARGET_LABELS"].shape == (4, 50)
+    chosen = batch["U_TARGET_IDS"] >= 0
+    assert chosen.any(1).all() and not chosen[:, 0].any()
+    words = batch["U_TOKENS_IDS_WO_MASK"]
+    assert torch.equal(batch["U_TARGET_IDS"][chosen], words[chosen])
+    assert torch.equal(batch["G_TARGET_IDS"][:, :-1], words[:, 1:])
 
 
 def test_runs_take_turns():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from xmodaler.config import CfgNode, load_config
+from xmodaler.engine.benchmark.pairs import reads_pairs
 from xmodaler.engine.benchmark.report import MODES, benchmark
 from xmodaler.engine.benchmark.workload import Workload
 from xmodaler.modeling import add_config
@@ -21,10 +22,10 @@ def run(arguments: Namespace) -> dict[str, Any]:
         The report of :func:`xmodaler.engine.benchmark.benchmark`.
     """
     torch.set_num_threads(arguments.threads)
-    modes = MODES if arguments.mode == "both" else (arguments.mode,)
-    seconds = _seconds(arguments.reference_seconds, modes)
     overrides = ["MODEL.DEVICE", arguments.device, "MODEL.WEIGHTS", "", *arguments.opts]
     cfg = _config(arguments.config_file, overrides)
+    modes = _modes(arguments.mode, cfg)
+    seconds = _seconds(arguments.reference_seconds, modes)
     workload = Workload.of_config(
         cfg,
         train_images=arguments.batch_size,
@@ -44,6 +45,19 @@ def run(arguments: Namespace) -> dict[str, Any]:
         peer=arguments.peer is not None,
         reference_seconds=seconds,
     )
+
+
+def _modes(mode: str, cfg: CfgNode) -> tuple[str, ...]:
+    """What to time; a model that generates nothing has no decoding."""
+    possible = ("train",) if reads_pairs(cfg) else MODES
+    if mode == "both":
+        return possible
+    if mode not in possible:
+        raise UserError(
+            f"--mode {mode}: INFERENCE.GENERATION_MODE is False, so this model generates nothing; "
+            "use --mode train"
+        )
+    return (mode,)
 
 
 def _config(config_file: str, overrides: Sequence[str]) -> CfgNode:

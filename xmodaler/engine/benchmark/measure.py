@@ -84,6 +84,19 @@ def peak_memory(task: Callable[[], Any], device: torch.device) -> int:
     return peak
 
 
+def process_memory() -> int:
+    """Greatest resident size of this process so far in bytes: also libraries, weights, states.
+
+    0 where the system does not tell.
+    """
+    try:
+        import resource
+    except ImportError:
+        return 0
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024
+
+
 @contextlib.contextmanager
 def _without_messages() -> Iterator[None]:
     """Silence what the profiler's own log writes to the file of standard error."""

@@ -9,8 +9,14 @@ from typing import Any
 import torch
 
 from xmodaler.config import CfgNode
-from xmodaler.engine.benchmark.measure import Run, interleave, peak_memory, summarise
-from xmodaler.engine.benchmark.systems import System, XmodalerSystem
+from xmodaler.engine.benchmark.measure import (
+    Run,
+    interleave,
+    peak_memory,
+    process_memory,
+    summarise,
+)
+from xmodaler.engine.benchmark.systems import System, build_system
 from xmodaler.engine.benchmark.workload import Workload
 from xmodaler.utils.atomic import atomic_write
 from xmodaler.utils.errors import UserError
@@ -47,11 +53,11 @@ def benchmark(
         (paired ratios: how many times the first system is faster than each other one) and
         ``faster_than_reference``.
     """
-    systems: list[System] = [XmodalerSystem(name, cfg, workload)]
+    systems: list[System] = [build_system(name, cfg, workload)]
     for other_name, other in (against or {}).items():
         if other_name == name:
             other_name += " (2)"
-        systems.append(XmodalerSystem(other_name, other, workload))
+        systems.append(build_system(other_name, other, workload))
     if peer:
         from xmodaler.engine.benchmark.transformers_peer import TransformersPeer
 
@@ -84,6 +90,8 @@ def _compare(systems: Sequence[System], mode: str, repeats: int) -> dict[str, An
     runs = interleave(tasks, repeats, systems[0].device)
     first = systems[0].name
     return {
+        # Read now, for recording allocations takes memory too.
+        "process_mb": process_memory() / MEGABYTE,
         "systems": {s.name: _figures(s, mode, runs[s.name]) for s in systems},
         "faster_than": {
             s.name: {
@@ -124,6 +132,7 @@ def _figures(system: System, mode: str, runs: list[Run]) -> dict[str, Any]:
         "per_cpu_second": {k: v / cpu["median"] for k, v in amounts.items()},
         "per_second": {k: v / wall["median"] for k, v in amounts.items()},
         "weights_mb": system.weights_memory() / MEGABYTE,
+        "states_mb": system.states_memory() / MEGABYTE,
         "peak_mb": peak_memory(getattr(system, mode), system.device) / MEGABYTE,
     }
 
@@ -160,11 +169,14 @@ def _render_mode(mode: str, result: dict[str, Any], protocol: dict[str, Any]) ->
             row.append(f"{figures['per_second']['steps']:.3f}")
         row.append(f"{figures['per_second']['captions']:.1f}")
         row.append(f"{figures['per_cpu_second']['captions']:.1f}")
-        row.append(f"{figures['weights_mb']:.0f} + {figures['peak_mb']:.0f}")
+        memory = [figures[f"{part}_mb"] for part in ("weights", "states", "peak")]
+        row.append(" + ".join(f"{part:.0f}" for part in memory))
         rows.append(row)
     headers = ["", "CPU s (min-max)", "wall s", *(["steps/s"] if mode == "train" else [])]
-    headers += ["captions/s", "per CPU s", "MB weights + peak"]
+    headers += ["captions/s", "per CPU s", "MB weights + states + peak"]
     lines = [title, *tabulate(rows, headers=headers).splitlines()]
+    if result["process_mb"]:
+        lines.append(f"greatest resident size of the process: {result['process_mb']:.0f} MB")
     first = next(iter(result["systems"]))
     for name, clocks in result["faster_than"].items():
         for clock, ratio in clocks.items():

@@ -1,7 +1,7 @@
 """The systems that are timed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,18 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, kfg
+from xmodaler.engine.benchmark.pairs import reads_pairs
 from xmodaler.engine.benchmark.workload import Workload, random_batch
 from xmodaler.engine.precision import Precision
+from xmodaler.engine.tden_pretrainer import SIMILARITY, second_batch
+from xmodaler.functional import trees
 from xmodaler.losses import build_losses
 from xmodaler.modeling import build_model
-from xmodaler.optim import build_optimizer, clip_gradients
+from xmodaler.optim import build_optimizer, build_step_in_backward, clip_gradients
 
 #: Added to the logit of the end of sentence where every caption must have the same length.
 NEVER = -1e4
 
 
 class System(ABC):
-    """A captioner that can train and decode on given sizes.
+    """A model that can train, and if it generates, decode on given sizes.
 
     Args:
         name: In the report.
@@ -39,19 +42,23 @@ class System(ABC):
         self.losses = build_losses(cfg)
         self.optimizer = build_optimizer(cfg, self.model)
         self.clip = clip_gradients(cfg)
+        self.step_in_backward = build_step_in_backward(cfg, self.optimizer)
         seed = workload.seed
         self.train_batch = self.prepare(
             random_batch(cfg, workload.train_images, workload.captions, seed)
         )
-        self.decode_batch = self.prepare(random_batch(cfg, workload.decode_images, seed=seed + 1))
+        self.decode_batch = {}
+        if not reads_pairs(cfg):
+            batch = random_batch(cfg, workload.decode_images, seed=seed + 1)
+            self.decode_batch = self.prepare(batch)
 
     @abstractmethod
     def build_model(self) -> nn.Module:
         """The network, with random weights, on its device."""
 
     @abstractmethod
-    def outputs(self) -> dict[str, Any]:
-        """What the losses need for the training batch."""
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the losses need for a training batch."""
 
     @abstractmethod
     def generate(self) -> Tensor:
@@ -64,18 +71,33 @@ class System(ABC):
     def train(self) -> Tensor:
         """One training step: forward, losses, backward, clipping, update."""
         self.model.train()
+        return self.update(self.train_batch)[0]
+
+    def update(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        """One update of the weights on a batch.
+
+        Returns:
+            The loss, and what the losses read.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
         with self.precision.autocast():
-            outputs = self.outputs()
+            outputs = self.outputs(batch)
             loss = sum(
                 value
                 for loss in self.losses
                 for name, value in loss(outputs).items()
                 if "acc" not in name
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        kept = self.keep(batch, outputs)
+        del outputs
         self.precision.backward(loss)
-        self.precision.step(self.optimizer, self.clip)
-        return loss.detach()
+        if self.step_in_backward is None:
+            self.precision.step(self.optimizer, self.clip)
+        return loss.detach(), kept
+
+    def keep(self, batch: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+        """What is needed of an update's outputs behind it; nothing."""
+        return {}
 
     @torch.inference_mode()
     def decode(self) -> Tensor:
@@ -86,8 +108,11 @@ class System(ABC):
 
     def weights_memory(self) -> int:
         """Bytes of parameters and buffers."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return _bytes([*self.model.parameters(), *self.model.buffers()])
+
+    def states_memory(self) -> int:
+        """Bytes of what the optimizer remembers."""
+        return _bytes(trees.tensors(list(self.optimizer.state.values())))
 
 
 class XmodalerSystem(System):
@@ -96,16 +121,17 @@ class XmodalerSystem(System):
     def build_model(self) -> nn.Module:
         """The network of the config; its searcher takes the sizes of the workload."""
         model = build_model(self.cfg)
-        model.beam_searcher.beam_size = self.workload.beam_size
-        for strategy in (model.beam_searcher, model.greedy_decoder):
-            strategy.max_seq_len = self.workload.steps
+        if not reads_pairs(self.cfg):
+            model.beam_searcher.beam_size = self.workload.beam_size
+            for strategy in (model.beam_searcher, model.greedy_decoder):
+                strategy.max_seq_len = self.workload.steps
         if self.cfg.SOLVER.COMPILE:
             model.compile()
         return model
 
-    def outputs(self) -> dict[str, Any]:
-        """Teacher-forced logits with the targets."""
-        return self.model(self.train_batch)
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Teacher-forced logits, or what other heads give, with the targets."""
+        return self.model(batch)
 
     def generate(self) -> Tensor:
         """Beam search, or greedy decoding at one beam."""
@@ -127,6 +153,30 @@ class XmodalerSystem(System):
         bias.data[end] = NEVER
         yield
         bias.data[end] = before
+
+
+class TwoPassSystem(XmodalerSystem):
+    """TDEN in pre-training: an iteration is two updates, the second on the model's own words."""
+
+    def train(self) -> Tensor:
+        """Both passes; the loss of the second."""
+        self.model.train()
+        _, second = self.update({**self.train_batch, SIMILARITY: True})
+        return self.update(second)[0]
+
+    def keep(self, batch: dict[str, Any], outputs: dict[str, Any]) -> dict[str, Any]:
+        """The batch of the second pass."""
+        return second_batch(batch, outputs) if batch[SIMILARITY] else {}
+
+
+def build_system(name: str, cfg: CfgNode, workload: Workload) -> System:
+    """The system of a config, that trains as its trainer does."""
+    system = TwoPassSystem if cfg.ENGINE.NAME == "TDENPretrainer" else XmodalerSystem
+    return system(name, cfg, workload)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _output_bias(model: nn.Module) -> Tensor | None:

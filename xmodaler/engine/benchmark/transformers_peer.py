@@ -27,9 +27,8 @@ class TransformersPeer(System):
             )
         return _Captioner(self.cfg).to(resolve_device(self.cfg.MODEL.DEVICE))
 
-    def outputs(self) -> dict[str, Any]:
+    def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Teacher-forced logits with the targets."""
-        batch = self.train_batch
         encoded, mask = self.model.encode(batch)
         groups = len(batch[kfg.G_TOKENS_IDS]) // len(encoded)
         logits = self.model.network(
