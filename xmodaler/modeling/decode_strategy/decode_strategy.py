@@ -220,14 +220,16 @@ class DecodeStrategy(nn.Module, ABC):
         if isinstance(word, int):
             return word
         if self.bert_tokenizer is not None:
-            return self.bert_tokenizer.convert_tokens_to_ids(word)
-        words = self.vocab or []
-        if word not in words[1:]:
+            ids = self.bert_tokenizer.vocab
+        else:
+            # Id 0, the end of a sentence, is no word.
+            ids = {word: index for index, word in enumerate(self.vocab or []) if index}
+        if word not in ids:
             raise UserError(
                 f"DECODE_STRATEGY.SUPPRESS_WORDS names '{word}', which is not in the vocabulary "
-                f"'{self.vocab_path}' (INFERENCE.VOCAB)" + (did_you_mean(word, words[1:]) or ".")
+                f"'{self.vocab_path}' (INFERENCE.VOCAB)" + (did_you_mean(word, ids) or ".")
             )
-        return words.index(word, 1)
+        return ids[word]
 
     def steps_between_checks(self, device: torch.device) -> int:
         """After how many steps to look again whether every sentence is finished."""
