@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from xmodaler.checkpoint import XmodalerCheckpointer, rng_state, set_rng_state
 from xmodaler.config import kfg
+from xmodaler.modeling.stage_keys import SPARSE_GRADIENT
 from xmodaler.utils import comm
 from xmodaler.utils.logger import setup_logger
 
@@ -104,7 +105,7 @@ class DefaultTrainer(TrainerParts):
             stream: Where it comes from; by default :attr:`batches`.
         """
         data = self.bare_model.preprocess_batch(next(stream or self.batches))
-        return {**data, kfg.SS_PROB: self.ss_prob}
+        return {**data, kfg.SS_PROB: self.ss_prob, SPARSE_GRADIENT: self.sparse_word_gradients}
 
     def compute_losses(self, data: dict[str, Any]) -> Scalars:
         """Forward a batch and evaluate every loss on the outputs.

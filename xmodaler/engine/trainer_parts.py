@@ -292,6 +292,18 @@ class TrainerParts(TrainerBase):
             getattr(getattr(self.bare_model, "beam_searcher", None), "vocab", None)
 
     @cached_property
+    def sparse_word_gradients(self) -> bool:
+        """Whether the gradient of a word embedding holds only the rows that a batch reads.
+
+        It does where the model says that nothing else reads the embedding, the optimizer takes
+        such gradients, and none are exchanged with other processes.
+        """
+        wanted = getattr(self.bare_model, "sparse_word_gradients", False)
+        taken = getattr(self.optimizer, "takes_sparse_rows", False)
+        alone = self.device.type == "cpu" and comm.get_world_size() == 1
+        return wanted and taken and alone and not self.cfg.SOLVER.COMPILE
+
+    @cached_property
     def clip(self) -> Any:
         """Clips the gradients of given parameters; None for no clipping."""
         return clip_gradients(self.cfg)

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 
 from xmodaler.config import configurable
 
@@ -28,6 +30,8 @@ def _adam_settings(cfg: Any, params: Iterable[Any]) -> dict[str, Any]:
 @SOLVER_REGISTRY.register()
 class Adam(SparseRowsMixin, FusedLayoutMixin, torch.optim.Adam):
     """Adam (Kingma & Ba, 2015) with L2 regularisation: torch's, fused wherever that is valid."""
+
+    _rule = staticmethod(adam)
 
     @configurable
     def __init__(
@@ -76,7 +80,7 @@ class Adam(SparseRowsMixin, FusedLayoutMixin, torch.optim.Adam):
 class AdamW(SparseRowsMixin, FusedLayoutMixin, torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov & Hutter, 2019): torch's, fused where valid."""
 
-    _decouples_weight_decay = True
+    _rule = staticmethod(adamw)
 
     @configurable
     def __init__(

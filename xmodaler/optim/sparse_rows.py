@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-_BLOCK = 256  # rows; a block and its states stay in the cache
+_BLOCK = 256  # rows of a gradient that are dense at a time
+_MEANS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
 
 class SparseRowsMixin:
@@ -25,7 +26,8 @@ class SparseRowsMixin:
     takes_sparse_rows = True
     """Whether gradients of embeddings may be sparse."""
 
-    _decouples_weight_decay = False
+    _rule: Callable[..., None]
+    """The functional form of the optimizer, :func:`torch.optim.adam.adam` or its like."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -46,53 +48,34 @@ class SparseRowsMixin:
         """
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(parameter)
-            if group["amsgrad"]:
-                state["max_exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] += 1
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for name in _MEANS[: 3 if group["amsgrad"] else 2]:
+                state[name] = torch.zeros_like(parameter)
         gradient = gradient.coalesce()
         rows, values = gradient.indices()[0], gradient.values()
-        starts = range(0, len(parameter), _BLOCK)
-        bounds = torch.searchsorted(rows, torch.tensor([*starts, len(parameter)])).tolist()
-        for number, start in enumerate(starts):
-            block = slice(start, start + _BLOCK)
-            low, high = bounds[number : number + 2]
-            own = {key: value[block] for key, value in state.items() if key != "step"}
-            self._step_block(
-                group,
-                int(state["step"]),
-                parameter[block],
-                own,
-                rows[low:high] - start,
-                values[low:high],
+        ends = [*range(_BLOCK, len(parameter), _BLOCK), len(parameter)]
+        bounds = torch.searchsorted(rows, torch.tensor([0, *ends], device=rows.device)).tolist()
+        for number, end in enumerate(ends):
+            block = slice(number * _BLOCK, end)
+            own = slice(*bounds[number : number + 2])
+            dense = torch.zeros_like(parameter[block])
+            dense[rows[own] - block.start] = values[own]
+            means = [[state[name][block]] if name in state else [] for name in _MEANS]
+            self._rule(
+                [parameter[block]],
+                [dense],
+                *means,
+                [state["step"].clone()],  # which the rule counts up
+                fused=group["fused"],
+                amsgrad=group["amsgrad"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=group["maximize"],
             )
-
-    def _step_block(
-        self,
-        group: dict[str, Any],
-        step: int,
-        weight: Tensor,
-        state: dict[str, Tensor],
-        rows: Tensor,
-        values: Tensor,
-    ) -> None:
-        (beta1, beta2), rate, decay = group["betas"], group["lr"], group["weight_decay"]
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        if decay and self._decouples_weight_decay:
-            weight.mul_(1 - rate * decay)
-        if decay and not self._decouples_weight_decay:
-            values = (weight * decay).index_add_(0, rows, values)
-            rows = torch.arange(len(weight))
-        mean.mul_(beta1).index_add_(0, rows, values, alpha=1 - beta1)
-        square.mul_(beta2).index_add_(0, rows, values.square(), alpha=1 - beta2)
-        if group["amsgrad"]:
-            torch.maximum(state["max_exp_avg_sq"], square, out=state["max_exp_avg_sq"])
-            square = state["max_exp_avg_sq"]
-        scale = math.sqrt(1 - beta2**step)
-        denominator = square.sqrt().div_(scale).add_(group["eps"])
-        weight.addcdiv_(mean, denominator, value=-rate / (1 - beta1**step))
+        state["step"] += 1
 
 
 def _take_sparse(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:

@@ -25,6 +25,9 @@ class EncoderOnlyModel(BaseEncoderDecoder):
         **parts: As for :class:`BaseEncoderDecoder`.
     """
 
+    sparse_word_gradients = True
+    """Of the word embedding only the rows that a batch names are read."""
+
     def get_extended_attention_mask(self, batched_inputs: Batch) -> Batch:
         """EXT_U_TOKENS_MASKS (R, 1, 1, T) and EXT_ATT_MASKS (B, 1, 1, N): 0 where visible.
 
