@@ -35,6 +35,10 @@ KEYS = (
     "TARGET_BBOX",  # (R, 4) float: cx, cy, w, h of the box that a text describes, of the picture
     "IS_IMAGE",  # (R,) int64: 1 = the text describes the whole picture and no box
     "OUTPUT_BBOX",  # (R, 4) float: as TARGET_BBOX, predicted
+    "SECOND_IMAGES",  # as IMAGES: the other picture of a statement about two
+    # Answers to questions (A answers of B questions).
+    "ANSWER_COUNTS",  # (B,) int64: answers of each question; those of one question are adjacent
+    "ANSWER_WEIGHTS",  # (A,) float: the share of people who gave an answer
     # Pairs in one space (E dimensions), and negatives from the same batch.
     "IMAGE_VECTORS",  # (R, E) float of length 1: pictures, or regions
     "TEXT_VECTORS",  # (R, E) float of length 1

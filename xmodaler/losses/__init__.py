@@ -1,5 +1,6 @@
 """Losses."""
 
+from .answer_likelihood import AnswerLikelihood
 from .batch_triplet import BatchTriplet
 from .bce_with_logits import BCEWithLogits
 from .beam_reward_criterion import BeamRewardCriterion
@@ -30,6 +31,7 @@ __all__ = [
     "SCORED_ROWS",
     "U_SELECTED",
     "V_SELECTED",
+    "AnswerLikelihood",
     "BCEWithLogits",
     "BatchTriplet",
     "BeamRewardCriterion",

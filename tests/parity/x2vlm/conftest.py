@@ -152,7 +152,8 @@ def model_config(fixture: Fixture, architecture: str, **changes: Any) -> Any:
     cfg.MODEL.ENCODER = "TextFusionEncoder"
     cfg.MODEL.VISUAL_EMBED.NAME = "VisionTowerEmbedding"
     cfg.MODEL.TOKEN_EMBED.NAME = "TokenBaseEmbedding"
-    cfg.MODEL.PREDICTOR = "BertPredictionHead"
+    has_words = architecture in ("X2VLMPretrain", "X2VLMCaptioner")
+    cfg.MODEL.PREDICTOR = "BertPredictionHead" if has_words else ""
     cfg.DECODE_STRATEGY.NAME = ""
     add_config(cfg, cfg)
     settings = {
@@ -192,16 +193,29 @@ def model_config(fixture: Fixture, architecture: str, **changes: Any) -> Any:
     return cfg
 
 
-def load_model(fixture: Fixture, architecture: str, **changes: Any) -> torch.nn.Module:
-    """The model of a fixture in eval mode, with all of its weights."""
+def load_model(
+    fixture: Fixture, architecture: str, weights: Any = None, partial: bool = False, **changes: Any
+) -> torch.nn.Module:
+    """The model of a fixture in eval mode, with all of its weights.
+
+    Args:
+        fixture: The folder.
+        architecture: MODEL.META_ARCHITECTURE.
+        weights: Released weights to use in place of the folder's.
+        partial: The weights are those of a part of the model alone.
+        **changes: As for :func:`model_config`.
+    """
     from xmodaler.checkpoint.x2vlm import translate_x2vlm
     from xmodaler.modeling import build_model
 
     cfg = model_config(fixture, architecture, **changes)
     model = build_model(cfg)
     layers = cfg.MODEL.BERT.NUM_HIDDEN_LAYERS
-    state = translate_x2vlm(fixture.weights, model.state_dict(), layers)
-    model.load_state_dict(state)
+    state = translate_x2vlm(weights or fixture.weights, model.state_dict(), layers)
+    found = model.load_state_dict(state, strict=not partial)
+    assert not found.unexpected_keys
+    # The fixtures hold pixels that are normalised already.
+    model.visual_embed.pixels = lambda images: images
     return model.eval()
 
 
@@ -213,7 +227,7 @@ def check_gradients(
 
     prefix = f"{tag}/" if tag else ""
     names = fixture.meta["grad_names"]
-    names = names[tag or next(iter(names))]
+    names = names[tag or next(iter(names))] if isinstance(names, dict) else names
     gradients = dict(model.named_parameters(remove_duplicate=False))
     layers = len(model.encoder.text_layers)
     norms, dots = (fixture.expected[f"{prefix}grad_{kind}"] for kind in ("norm", "dot"))

@@ -68,12 +68,6 @@ def losses_of(outputs):
     return {TERMS[name]: value for name, value in found.items()}
 
 
-@pytest.fixture(autouse=True)
-def normalised_pixels(model):
-    """The fixtures hold pixels that are normalised already."""
-    model.visual_embed.pixels = lambda images: images
-
-
 @pytest.mark.parametrize("tag", ["image", "region", "video", "text"])
 def test_losses_and_gradients(fixture, model, parity, tag):
     model.zero_grad()

@@ -12,10 +12,18 @@ from .transformer_enc_dec import TransformerEncoderDecoder
 from .uniter_for_mm_understanding import UniterForMMUnderstanding
 from .uniter_pretrain import UniterPretrain
 from .uniter_retrieval import UniterRetrieval
-from .x2vlm import X2VLMPretrain
+from .x2vlm import (
+    X2VLMVQA,
+    X2VLMClassifier,
+    X2VLMGrounding,
+    X2VLMPretrain,
+    X2VLMReasoning,
+    X2VLMRetrieval,
+)
 
 __all__ = [
     "META_ARCH_REGISTRY",
+    "X2VLMVQA",
     "BaseEncoderDecoder",
     "Ensemble",
     "RnnAttEncoderDecoder",
@@ -27,7 +35,11 @@ __all__ = [
     "UniterForMMUnderstanding",
     "UniterPretrain",
     "UniterRetrieval",
+    "X2VLMClassifier",
+    "X2VLMGrounding",
     "X2VLMPretrain",
+    "X2VLMReasoning",
+    "X2VLMRetrieval",
     "add_config",
     "build_model",
     "resolve_device",

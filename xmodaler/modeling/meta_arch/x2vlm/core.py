@@ -97,8 +97,6 @@ class X2VLMModel(BaseEncoderDecoder):
                 "TIE_WORDS": True,  # the word head shares the matrix of the word embedding
                 "IMAGE_BOXES": False,  # whole pictures learn their box (all of it) too
                 "NUM_LABELS": 2,
-                "DECODER_LAYERS": 6,
-                "TOP_K": 128,  # candidates that are scored in full
             }
         )
         super().add_config(cfg, tmp_cfg)

@@ -117,8 +117,11 @@ class X2VLMPretrain(MatchingModel):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        parts = super().from_config(cfg)
+        # The word head is that of the text tower.
+        parts["predictor"].transform.LayerNorm.eps = cfg.MODEL.FUSION.TEXT_NORM_EPS
         return {
-            **super().from_config(cfg),
+            **parts,
             "bbox_head": MlpHead(cfg.MODEL.BERT.HIDDEN_SIZE, 4),
             "tie_word_head": cfg.MODEL.X2VLM.TIE_WORDS,
             "image_boxes": cfg.MODEL.X2VLM.IMAGE_BOXES,
