@@ -17,13 +17,19 @@ from xmodaler.utils.errors import UserError
 BATCHES = 4  # in an epoch: 16 records, 4 a batch
 TRAINERS = (
     "tden-pretrain",
-    "uniter-pretrain",
-    "tden-vqa",
     "tden-vcr",
-    "uniter-vcr",
-    "tden-retrieval",
-    "uniter-retrieval",
     "uniter-retrieval-hard",
+    # Steps like those of the others.
+    *(
+        pytest.param(task, marks=pytest.mark.slow)
+        for task in (
+            "uniter-pretrain",
+            "tden-vqa",
+            "uniter-vcr",
+            "tden-retrieval",
+            "uniter-retrieval",
+        )
+    ),
 )
 
 
