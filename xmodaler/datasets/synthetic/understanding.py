@@ -25,9 +25,10 @@ from xmodaler.utils.errors import UserError
 
 UNDERSTANDING = "understanding"
 FIRST_TWIN = 900_000  # added to the ids of pictures
+PAIRS = 2  # captions of a picture to pre-train on
 POOL = 250  # pictures to search in; scoring every caption with every one of them takes seconds
 _RETRIEVAL_SPLITS = {"train": "train", "val": "val_set0", "test": "test_set0"}
-_PAIRS = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
+_PAIR_FILES = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-Validation.tsv"}
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def write_understanding(folder: Path, out: Path, seed: int, side: int) -> None:
         write_vqa(out / "vqa", read.scenes, read.image_ids, seed, split)
         write_vcr(out / "vcr", read.scenes, read.image_ids, seed, split)
         _write_retrieval(folder, out / "flickr30k", read, seed, side)
-        if split in _PAIRS:
+        if split in _PAIR_FILES:
             _write_pairs(folder, out / "conceptual", read)
 
 
@@ -157,10 +158,10 @@ def _write_pairs(folder: Path, out: Path, split: _Split) -> None:
     features.mkdir()
     rows = []
     for image_id, captions in zip(split.image_ids, split.captions, strict=True):
-        for caption in captions:
+        for caption in captions[:PAIRS]:
             rows.append(f"{caption}\timages/{split.name}/{image_id}.png\n")
             _link(folder / "features" / f"{image_id}.npz", features / f"{len(rows)}.npz")
-    write_text(out / _PAIRS[split.name], "".join(rows))
+    write_text(out / _PAIR_FILES[split.name], "".join(rows))
     numbers: Sequence[str] = [f"{row}\n" for row in range(1, len(rows) + 1)]
     write_text(out / f"{split.name}_images_ids.txt", "".join(numbers))
 
