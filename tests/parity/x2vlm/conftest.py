@@ -240,11 +240,77 @@ def check_gradients(
         assert_close(gradient @ places, dot, f"{tag}: direction of the gradient of {name}")
 
 
+TERMS = {
+    "ITC": "loss_itc",
+    "ITM": "loss_itm",
+    "CrossEntropy Loss(U)": "loss_mlm",
+    "Box L1": "loss_bbox",
+    "Box GIoU": "loss_giou",
+}
+
+
+def targets(inputs: dict[str, Tensor]) -> Tensor:
+    """U_TARGET_IDS (R, T) of masked positions and their words."""
+    found = torch.full_like(inputs["text_ids"], -1)
+    real = inputs["masked_ids"] >= 0
+    rows = torch.arange(len(found))[:, None].expand_as(real)
+    found[rows[real], inputs["masked_pos"][real]] = inputs["masked_ids"][real]
+    return found
+
+
+def batch_of(fixture: Fixture, tag: str, negatives_of: str = "") -> dict[str, Any]:
+    """The batch of a case of pre-training under our keys."""
+    from xmodaler.config import kfg
+
+    inputs = fixture.below(f"{tag}/", fixture.inputs)
+    expected = fixture.below(f"{negatives_of or tag}/", fixture.expected)
+    batch = {
+        kfg.U_TOKENS_IDS: inputs["text_ids_masked"],
+        kfg.U_TOKENS_IDS_WO_MASK: inputs["text_ids"],
+        kfg.TOKENS_MASKS: inputs["text_atts"],
+        kfg.U_TARGET_IDS: targets(inputs),
+    }
+    if "image" in inputs:
+        batch[kfg.IMAGES] = inputs["image"]
+    if "text_ids_2" in inputs:
+        batch[kfg.P_TOKENS_IDS] = inputs["text_ids_2"]
+        batch[kfg.P_TOKENS_MASKS] = inputs["text_atts_2"]
+    if "image_neg_idx" in expected:
+        batch[kfg.IMAGE_NEGATIVES] = expected["image_neg_idx"]
+        batch[kfg.TEXT_NEGATIVES] = expected["text_neg_idx"]
+    if "idx_to_group_img" in inputs:
+        batch[kfg.REGION_INDEX] = inputs["idx_to_group_img"]
+        batch[kfg.REGION_MASKS] = inputs["image_atts"]
+        batch[kfg.TARGET_BBOX] = inputs["target_bbox"]
+        batch[kfg.IS_IMAGE] = inputs["is_image"]
+    return batch
+
+
+def losses_of(outputs: Any) -> dict[str, Tensor]:
+    """The losses of pre-training by the names that the fixtures give them."""
+    from xmodaler.losses import (
+        BoxRegression,
+        CrossEntropy,
+        ImageTextContrastive,
+        ImageTextMatching,
+    )
+
+    found = {}
+    for loss in (ImageTextContrastive(), ImageTextMatching(), CrossEntropy(), BoxRegression()):
+        found.update(loss(outputs))
+    return {TERMS[name]: value for name, value in found.items()}
+
+
 @pytest.fixture(scope="session")
 def parity() -> Any:
     """The functions above."""
     from types import SimpleNamespace
 
     return SimpleNamespace(
-        close=assert_close, model=load_model, config=model_config, gradients=check_gradients
+        close=assert_close,
+        model=load_model,
+        config=model_config,
+        gradients=check_gradients,
+        batch_of=batch_of,
+        losses_of=losses_of,
     )

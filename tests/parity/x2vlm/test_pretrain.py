@@ -1,27 +1,12 @@
 """Pre-training on pictures, regions, videos and texts gives the losses of the fixture."""
 
 import pytest
-import torch
 
 from xmodaler.config import kfg
-from xmodaler.losses import (
-    U_SELECTED,
-    BoxRegression,
-    CrossEntropy,
-    ImageTextContrastive,
-    ImageTextMatching,
-    SelectedRows,
-)
+from xmodaler.losses import U_SELECTED, SelectedRows
 from xmodaler.modeling.meta_arch.x2vlm.negatives import negative_weights
 
 FAMILY = "pretrain"
-TERMS = {
-    "ITC": "loss_itc",
-    "ITM": "loss_itm",
-    "CrossEntropy Loss(U)": "loss_mlm",
-    "Box L1": "loss_bbox",
-    "Box GIoU": "loss_giou",
-}
 
 
 @pytest.fixture(scope="module")
@@ -30,48 +15,10 @@ def model(fixture, parity):
     return parity.model(fixture, "X2VLMPretrain", **from_video)
 
 
-def targets(inputs):
-    """U_TARGET_IDS (R, T) of masked positions and their words."""
-    found = torch.full_like(inputs["text_ids"], -1)
-    real = inputs["masked_ids"] >= 0
-    rows = torch.arange(len(found))[:, None].expand_as(real)
-    found[rows[real], inputs["masked_pos"][real]] = inputs["masked_ids"][real]
-    return found
-
-
-def batch_of(fixture, tag, negatives_of=None):
-    """The batch of a case under our keys."""
-    inputs = fixture.below(f"{tag}/", fixture.inputs)
-    expected = fixture.below(f"{negatives_of or tag}/", fixture.expected)
-    batch = {
-        kfg.U_TOKENS_IDS: inputs["text_ids_masked"],
-        kfg.U_TOKENS_IDS_WO_MASK: inputs["text_ids"],
-        kfg.TOKENS_MASKS: inputs["text_atts"],
-        kfg.U_TARGET_IDS: targets(inputs),
-    }
-    if "image" in inputs:
-        batch[kfg.IMAGES] = inputs["image"]
-        batch[kfg.IMAGE_NEGATIVES] = expected["image_neg_idx"]
-        batch[kfg.TEXT_NEGATIVES] = expected["text_neg_idx"]
-    if "idx_to_group_img" in inputs:
-        batch[kfg.REGION_INDEX] = inputs["idx_to_group_img"]
-        batch[kfg.REGION_MASKS] = inputs["image_atts"]
-        batch[kfg.TARGET_BBOX] = inputs["target_bbox"]
-        batch[kfg.IS_IMAGE] = inputs["is_image"]
-    return batch
-
-
-def losses_of(outputs):
-    found = {}
-    for loss in (ImageTextContrastive(), ImageTextMatching(), CrossEntropy(), BoxRegression()):
-        found.update(loss(outputs))
-    return {TERMS[name]: value for name, value in found.items()}
-
-
 @pytest.mark.parametrize("tag", ["image", "region", "video", "text"])
 def test_losses_and_gradients(fixture, model, parity, tag):
     model.zero_grad()
-    losses = losses_of(model(batch_of(fixture, tag)))
+    losses = parity.losses_of(model(parity.batch_of(fixture, tag)))
     expected = fixture.below(f"{tag}/loss_", fixture.expected)
     assert {f"loss_{name}" for name in expected} == set(losses)
     for name, value in losses.items():
@@ -82,7 +29,7 @@ def test_losses_and_gradients(fixture, model, parity, tag):
 
 @pytest.mark.parametrize("tag", ["image", "region", "video"])
 def test_vectors_and_weights_of_negatives(fixture, model, parity, tag):
-    outputs = model(batch_of(fixture, tag))
+    outputs = model(parity.batch_of(fixture, tag))
     images, texts = outputs[kfg.IMAGE_VECTORS], outputs[kfg.TEXT_VECTORS]
     parity.close(images, fixture.expected[f"{tag}/image_feat"], "image_feat")
     parity.close(texts, fixture.expected[f"{tag}/text_feat"], "text_feat")
@@ -98,7 +45,7 @@ def test_vectors_and_weights_of_negatives(fixture, model, parity, tag):
 
 @pytest.mark.parametrize("tag", ["image", "region", "video"])
 def test_tokens_and_states(fixture, model, parity, tag):
-    batch = batch_of(fixture, tag)
+    batch = parity.batch_of(fixture, tag)
     seen = model.see(batch)
     tokens = seen[kfg.ATT_FEATS]
     if tag == "region":
@@ -118,7 +65,7 @@ def test_tokens_and_states(fixture, model, parity, tag):
 
 def test_whole_pictures_may_learn_their_box(fixture, model, parity):
     model.image_boxes = True
-    losses = losses_of(model(batch_of(fixture, "region")))
+    losses = parity.losses_of(model(parity.batch_of(fixture, "region")))
     model.image_boxes = False
     for name in ("loss_bbox", "loss_giou"):
         parity.close(losses[name], fixture.expected[f"region_calc_image_bbox/{name}"], name)
@@ -134,17 +81,17 @@ def test_a_mixed_batch(fixture, model, parity):
     model.zero_grad()
     theirs = fixture.config["model"]
     kinds = {"images": "image", "regions": "region", "videos": "video", "texts": "text"}
-    groups = {name: batch_of(fixture, tag, f"mixed/{tag}") for name, tag in kinds.items()}
+    groups = {name: parity.batch_of(fixture, tag, f"mixed/{tag}") for name, tag in kinds.items()}
     outputs = model({kfg.GROUPS: groups})[kfg.GROUPS]
     total = sum(
-        theirs[name]["iter_perc"] * sum(losses_of(outputs[name]).values()) for name in groups
+        theirs[name]["iter_perc"] * sum(parity.losses_of(outputs[name]).values()) for name in groups
     )
     total.backward()
     parity.gradients(model, fixture, "mixed")
 
 
-def test_masked_words_are_the_only_logits(fixture, model):
-    batch = batch_of(fixture, "image")
+def test_masked_words_are_the_only_logits(fixture, model, parity):
+    batch = parity.batch_of(fixture, "image")
     rows = model(batch)[U_SELECTED]
     assert isinstance(rows, SelectedRows)
     assert len(rows.logits) == int((batch[kfg.U_TARGET_IDS] >= 0).sum())
