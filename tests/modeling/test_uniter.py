@@ -11,7 +11,9 @@ from xmodaler.engine import DefaultTrainer
 from xmodaler.losses import build_losses
 from xmodaler.losses.scored_rows import R_SELECTED, U_SELECTED, V_SELECTED
 from xmodaler.modeling import add_config, build_model
-from xmodaler.modeling.stage_keys import SCORES_ONLY
+from xmodaler.modeling.stage_keys import SCORES_ONLY, SPARSE_GRADIENT
+from xmodaler.optim import build_optimizer
+from xmodaler.optim.sparse_rows import sparse_word_gradients
 from xmodaler.utils import comm
 from xmodaler.utils.errors import UserError
 
@@ -371,3 +373,18 @@ def test_binding_by_hand():
     model.predictor.pooler.dense.bias.data.add_(1)  # a copy: the other pooler stays
     assert not torch.equal(pooler_of(model.predictor), pooler_of(model.itm_predictor))
     build(ENCODERS[1], "retrieval").bind_or_init_weights()  # nothing to bind in its head
+
+
+def test_the_gradient_of_the_words_may_hold_the_read_rows_alone():
+    cfg, batch = config(ENCODERS[0], "vqa"), batch_of("vqa")
+    model = quiet(build(ENCODERS[0], "vqa")).train()
+    assert sparse_word_gradients(model, build_optimizer(cfg, model), cfg)
+    weight, read = model.token_embed.embeddings.weight, []
+    for sparse in (False, True):
+        model.zero_grad(set_to_none=True)
+        total(cfg, model({**batch, SPARSE_GRADIENT: sparse})).backward()
+        read.append(weight.grad)
+    assert read[1].is_sparse and read[1].coalesce().values().shape[0] <= VOCAB
+    torch.testing.assert_close(read[1].to_dense(), read[0])
+    cfg.SOLVER.NAME = "SGD"  # which does not take them
+    assert not sparse_word_gradients(model, build_optimizer(cfg, model), cfg)

@@ -18,6 +18,7 @@ from xmodaler.optim import (
     build_step_in_backward,
     clip_gradients,
 )
+from xmodaler.optim.sparse_rows import sparse_word_gradients
 from xmodaler.utils import comm
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.events import EventWriter
@@ -293,15 +294,8 @@ class TrainerParts(TrainerBase):
 
     @cached_property
     def sparse_word_gradients(self) -> bool:
-        """Whether the gradient of a word embedding holds only the rows that a batch reads.
-
-        It does where the model says that nothing else reads the embedding, the optimizer takes
-        such gradients, and none are exchanged with other processes.
-        """
-        wanted = getattr(self.bare_model, "sparse_word_gradients", False)
-        taken = getattr(self.optimizer, "takes_sparse_rows", False)
-        alone = self.device.type == "cpu" and comm.get_world_size() == 1
-        return wanted and taken and alone and not self.cfg.SOLVER.COMPILE
+        """As :func:`xmodaler.optim.sparse_rows.sparse_word_gradients`."""
+        return sparse_word_gradients(self.bare_model, self.optimizer, self.cfg)
 
     @cached_property
     def clip(self) -> Any:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from xmodaler.utils import comm
 
 _BLOCK = 256  # rows of a gradient that are dense at a time
 _MEANS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
@@ -76,6 +78,18 @@ class SparseRowsMixin:
                 maximize=group["maximize"],
             )
         state["step"] += 1
+
+
+def sparse_word_gradients(model: nn.Module, optimizer: Optimizer, cfg: Any) -> bool:
+    """Whether the gradient of a model's word embedding holds only the rows that a batch reads.
+
+    It does where the model says that nothing else reads the embedding, the optimizer takes such
+    gradients, and none are exchanged with other processes.
+    """
+    wanted = getattr(model, "sparse_word_gradients", False) and not cfg.SOLVER.COMPILE
+    taken = getattr(optimizer, "takes_sparse_rows", False)
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return wanted and taken and on_cpu and comm.get_world_size() == 1
 
 
 def _take_sparse(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:

@@ -16,7 +16,9 @@ from xmodaler.engine.tden_pretrainer import SIMILARITY, second_batch
 from xmodaler.functional import trees
 from xmodaler.losses import build_losses
 from xmodaler.modeling import build_model
+from xmodaler.modeling.stage_keys import SPARSE_GRADIENT
 from xmodaler.optim import build_optimizer, build_step_in_backward, clip_gradients
+from xmodaler.optim.sparse_rows import sparse_word_gradients
 
 #: Added to the logit of the end of sentence where every caption must have the same length.
 NEVER = -1e4
@@ -131,7 +133,8 @@ class XmodalerSystem(System):
 
     def outputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Teacher-forced logits, or what other heads give, with the targets."""
-        return self.model(batch)
+        sparse = sparse_word_gradients(self.model, self.optimizer, self.cfg)
+        return self.model({**batch, SPARSE_GRADIENT: sparse})
 
     def generate(self) -> Tensor:
         """Beam search, or greedy decoding at one beam."""
