@@ -57,11 +57,17 @@ def test_the_best_are_scored_again(fixture, model, parity):
 def test_metrics(fixture):
     expected, owner = fixture.meta["eval_metrics"], torch.tensor(fixture.meta["txt2img"])
     by_text, by_image = fixture.expected["eval/score_t2i"], fixture.expected["eval/score_i2t"]
-    # What was not scored again stands behind everything that was, hence equal scores count too.
-    image_ranks = (by_text >= by_text.gather(1, owner[:, None])).sum(1) - 1
-    best = torch.stack([row[owner == number].max() for number, row in enumerate(by_image)])
-    text_ranks = (by_image > best[:, None]).sum(1)
+    image_ranks = torch.stack([places(row)[own] for row, own in zip(by_text, owner, strict=True)])
+    text_ranks = torch.stack(
+        [places(row)[owner == number].min() for number, row in enumerate(by_image)]
+    )
     for k in (1, 5, 10):
         for ranks, name in ((image_ranks, "img"), (text_ranks, "txt")):
             share = (ranks < k).double().mean() * 100
             assert share == pytest.approx(expected[f"{name}_r{k}"])
+
+
+def places(scores):
+    """The rank of every candidate; of equal ones, which were not scored again, the last leads."""
+    order = scores.argsort(stable=True).flip(0)
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
