@@ -244,6 +244,20 @@ def test_a_reward_that_is_no_number_stops(plain):
         scorer({kfg.IDS: list(references), kfg.G_SENTS_IDS: torch.ones(2, 3, dtype=torch.long)})
 
 
+def test_a_reward_that_is_constant_is_refused(plain):
+    class Constant:
+        def compute_score(self, gts, res):
+            return 1.0, np.ones(len(res))
+
+    references = plain.random_references(4, seed=13)
+    targets = torch.full((4, 20), -1)
+    for row, captions in zip(targets, references.values(), strict=True):
+        row[: len(captions[0])] = torch.tensor(captions[0])
+    base_scorer([Bleu4()], references).check_captions(list(references), targets)
+    with pytest.raises(UserError, match=r"is 1 for the captions .* and for empty sentences alike"):
+        base_scorer([Constant()], references).check_captions(list(references), targets)
+
+
 def test_numbers_of_ngrams_are_exact():
     """Members are told from every other n-gram over the same and over unknown words."""
     rng = np.random.default_rng(0)

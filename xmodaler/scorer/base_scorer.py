@@ -128,8 +128,8 @@ class BaseScorer:
             targets: G_TARGET_IDS (R, L) of the same batch, -1 behind each caption.
 
         Raises:
-            UserError: None of the captions is a reference of its image, or all of them are
-                worthless as captions of it.
+            UserError: None of the captions is a reference of its image, all of them are worthless
+                as captions of it, or they are worth as much as empty sentences.
         """
         targets = to_numpy(targets)
         sentences = self.hypotheses(ids, np.where(targets < 0, self.eos_id, targets))
@@ -140,10 +140,18 @@ class BaseScorer:
                 f"{self.references.source}, image '{ids[0]}' first; they were made from other "
                 "captions or with another vocabulary; write them anew with tools/cider_cache.py"
             )
-        if not self._score(ids, sentences)[kfg.REWARDS].any():
+        rewards = self._score(ids, sentences)[kfg.REWARDS]
+        if not rewards.any():
             raise UserError(
                 f"the reward {self.types} is 0 even for the captions that people wrote, so nothing "
                 "can be learned from it; SCORER.CIDER_CACHED must be counted over many images"
+            )
+
+        nothing = self.hypotheses(ids, np.full((len(ids), 1), self.eos_id))
+        if np.ptp([*rewards, *self._score(ids, nothing)[kfg.REWARDS]]) == 0:
+            raise UserError(
+                f"the reward {self.types} is {rewards[0]:g} for the captions that people wrote and "
+                "for empty sentences alike, so nothing can be learned from it"
             )
 
     def _is_reference(self, words: list[int], place: int) -> bool:
