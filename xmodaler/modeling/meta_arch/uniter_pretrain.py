@@ -143,37 +143,40 @@ class UniterPretrain(EncoderOnlyModel):
 
     def _mlm(self, batch: Batch) -> None:
         targets = batch[kfg.U_TARGET_IDS]
-        positions = HeadPositions.where(words=targets >= 0) if self._is_lean(batch) else None
-        selected = self._encode_pairs(batch, positions)
-        produced = self.predictor({kfg.U_HIDDEN_STATES: batch[kfg.U_HIDDEN_STATES]})
-        if not selected:
-            batch.update(produced)
-            return
-        index = positions.words
-        rows = _rows(produced[kfg.U_LOGITS], targets.flatten(), index, targets.shape)
-        self._hand_over(batch, U_SELECTED, rows)
+        self._predict(batch, self.predictor, U_SELECTED, targets, words=targets >= 0)
 
     def _mrfr(self, batch: Batch) -> None:
         batch[kfg.V_TARGET] = batch[kfg.ATT_FEATS_WO_MASK]
-        self._of_regions(batch, self.v_regressor, kfg.V_REGRESS, R_SELECTED)
+        chosen = batch[kfg.V_TARGET_LABELS] > 0
+        self._predict(batch, self.v_regressor, R_SELECTED, batch[kfg.V_TARGET], regions=chosen)
 
     def _mrc(self, batch: Batch) -> None:
-        self._of_regions(batch, self.v_predictor, kfg.V_LOGITS, V_SELECTED)
+        chosen = batch[kfg.V_TARGET_LABELS] > 0
+        self._predict(batch, self.v_predictor, V_SELECTED, batch[kfg.V_TARGET], regions=chosen)
 
-    def _of_regions(self, batch: Batch, head: nn.Module, key: str, selected_key: str) -> None:
-        labels, targets = batch[kfg.V_TARGET_LABELS], batch[kfg.V_TARGET]
-        positions = HeadPositions.where(regions=labels > 0) if self._is_lean(batch) else None
+    def _predict(
+        self, batch: Batch, head: nn.Module, key: str, targets: Tensor, **chosen: Tensor
+    ) -> None:
+        """Encode, and predict words or regions; updates ``batch``, which is the model's own.
+
+        Args:
+            batch: The embedded batch.
+            head: Gives one output.
+            key: Where the chosen rows go when no others are computed.
+            targets: (R, T, ...).
+            chosen: Bool (R, T), which to predict, as ``words`` or ``regions``.
+        """
+        positions = HeadPositions.where(**chosen) if self._is_lean(batch) else None
         selected = self._encode_pairs(batch, positions)
-        produced = head({kfg.ATT_FEATS: batch[kfg.ATT_FEATS]})
+        produced = head({state: batch[state] for state in (kfg.U_HIDDEN_STATES, kfg.ATT_FEATS)})
         if not selected:
             batch.update(produced)
             return
-        rows = _rows(produced[key], targets.flatten(0, 1), positions.regions, labels.shape)
-        self._hand_over(batch, selected_key, rows)
-
-    def _hand_over(self, batch: Batch, key: str, rows: SelectedRows) -> None:
+        (logits,) = produced.values()
+        index = positions.regions if positions.words is None else positions.words
+        wanted = targets.flatten(0, 1).index_select(0, index)
+        batch[key] = SelectedRows(logits, wanted, index, tuple(targets.shape[:2]))
         del batch[kfg.U_HIDDEN_STATES], batch[kfg.ATT_FEATS]
-        batch[key] = rows
 
 
 def _pool(tasks: Sequence[str], ratios: Sequence[int]) -> list[str]:
@@ -226,8 +229,3 @@ def _needed(batch: Batch, key: str, task: str) -> Tensor:
             "ConceptualCaptionsDatasetForSingleStream makes such batches"
         )
     return batch[key]
-
-
-def _rows(logits: Tensor, targets: Tensor, index: Tensor, shape: torch.Size) -> SelectedRows:
-    """Logits (k, ...) with their part of flat targets (R * T, ...)."""
-    return SelectedRows(logits, targets.index_select(0, index), index, tuple(shape))
