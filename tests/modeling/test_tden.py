@@ -155,12 +155,17 @@ def test_selected_rows_are_those_of_all_positions():
     assert_same(gradients(model, total(cfg, selected)), expected)
 
 
-def test_recomputing_layers_changes_nothing():
+@pytest.mark.parametrize("setting", ["GRAD_CHECKPOINT", "RECOMPUTE_INNER"])
+def test_recomputing_changes_nothing(setting):
     batch = pretraining_batch()
     found = []
     for recompute in (False, True):
-        cfg = pretrainer(GRAD_CHECKPOINT=recompute)
+        # With dropout: what is computed again has to drop the same.
+        cfg = pretrainer(FFN_DROPOUT_PROB=0.3, ATTENTION_PROBS_DROPOUT_PROB=0.3)
+        cfg.MODEL.BERT.HIDDEN_DROPOUT_PROB = cfg.MODEL.BERT.INTERMEDIATE_DROP = 0.3
+        cfg.MODEL.BERT[setting] = recompute
         model = build(cfg).train()
+        torch.manual_seed(7)
         found.append(gradients(model, total(cfg, model(batch))))
     assert_same(*found)
 

@@ -152,6 +152,8 @@ _C.MODEL.BERT.NUM_GENERATION_LAYERS = 6
 _C.MODEL.BERT.G_LAYER_DROP = 0.0
 # Layers of TDEN and UNITER are computed again for the gradient instead of being kept.
 _C.MODEL.BERT.GRAD_CHECKPOINT = False
+# Of every layer, only inner states of feed-forward blocks and attention weights are.
+_C.MODEL.BERT.RECOMPUTE_INNER = False
 # Above 0, weights of Linears and embeddings start from a truncated normal of this deviation.
 _C.MODEL.BERT.INIT_STD = 0.0
 

@@ -19,7 +19,7 @@ from .bert_attention import (
     BertXAttention,
     KeysValues,
 )
-from .bert_feed_forward import BertIntermediate, BertOutput
+from .bert_feed_forward import BertIntermediate, BertOutput, feed_forward
 from .bert_understanding import BertUnderstandingLayer
 from .few_rows import StepWeights
 from .head_transform import BertPredictionHeadTransform
@@ -86,7 +86,7 @@ class BertLayer(nn.Module):
             hidden_states, attention_mask, history_states, packing, query_packing
         )
         packing = packing if query_packing is None else query_packing
-        return self.output(self.intermediate(x), x, packing=packing), weights
+        return feed_forward(self.intermediate, self.output, x, packing), weights
 
     def step(
         self,
@@ -169,7 +169,7 @@ class BertGenerationLayer(nn.Module):
             v_feats = self.x_att.self.project_memory(v_feats, v_feats, v_packing)
         x, _ = self.self_attn(lang_feats, lang_attention_mask, t_history_states, packing)
         x, _ = self.x_att.ask(x, v_feats, v_attention_mask, packing)
-        return self.output(self.intermediate(x), x, packing=packing)
+        return feed_forward(self.intermediate, self.output, x, packing)
 
     def step(
         self,

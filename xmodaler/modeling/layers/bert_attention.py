@@ -4,6 +4,7 @@ Queries may be G times as many rows as the memory they attend to: the G text row
 then folded into one row of G * T queries.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from xmodaler.config import CfgNode, configurable
 from .dot_product import attend, attend_images, check_heads, for_many_steps, split_heads
 from .few_rows import StepWeights, linear
 from .kv_cache import Cache
+from .layer_stack import run_layer
 from .packing import Packing, pack_or_flatten, unpack_or_keep
 from .projected_residual import LAYER_NORM_EPS, ProjectedResidual
 from .step_attention import attend_stored
@@ -31,11 +33,13 @@ class _DotProductAttention(nn.Module):
         num_attention_heads: int,
         attention_probs_dropout_prob: float,
         key_value_size: int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         check_heads(hidden_size, num_attention_heads, type(self).__name__)
         self.num_attention_heads = num_attention_heads
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.recompute = recompute
         source = hidden_size if key_value_size is None else key_value_size
         self.query = nn.Linear(hidden_size, hidden_size)
         self.key = nn.Linear(source, hidden_size)
@@ -48,12 +52,17 @@ class _DotProductAttention(nn.Module):
             "hidden_size": bert.HIDDEN_SIZE,
             "num_attention_heads": bert.NUM_ATTENTION_HEADS,
             "attention_probs_dropout_prob": bert.ATTENTION_PROBS_DROPOUT_PROB,
+            "recompute": bert.RECOMPUTE_INNER,
         }
 
     @property
     def dropout_now(self) -> float:
         """The dropout probability that holds in the present mode."""
         return self.attention_probs_dropout_prob if self.training else 0.0
+
+    def run(self, attention: Callable[..., Any], *args: Any) -> Any:
+        """Call an attention on projected queries, keys and values."""
+        return run_layer(attention, *args, recompute=self.recompute and self.training)
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, heads, T, D / heads)."""
@@ -71,6 +80,7 @@ class BertSelfAttention(_DotProductAttention):
         num_attention_heads: Heads; D must be a multiple.
         attention_probs_dropout_prob: Dropout on the weights.
         key_value_size: Width of what keys and values are made of, where it is not D.
+        recompute: Whether to compute the weights again for the gradient.
     """
 
     def forward(
@@ -99,7 +109,7 @@ class BertSelfAttention(_DotProductAttention):
         query = self.heads(unpack_or_keep(self.query(hidden_states), asking))
         key = self.heads(unpack_or_keep(self.key(source), packing))
         value = self.heads(unpack_or_keep(self.value(source), packing))
-        context, _ = attend(query, key, value, attention_mask, self.dropout_now)
+        context, _ = self.run(attend, query, key, value, attention_mask, self.dropout_now)
         return pack_or_flatten(context, asking), None
 
     def step(
@@ -139,6 +149,7 @@ class BertSelfOutput(ProjectedResidual):
         layer_norm_eps: Epsilon of the norm.
         hidden_dropout_prob: Dropout before the residual.
         drop_path_prob: Probability that the residual goes on alone.
+        recompute: As for :class:`ProjectedResidual`.
     """
 
     @configurable
@@ -149,6 +160,7 @@ class BertSelfOutput(ProjectedResidual):
         layer_norm_eps: float,
         hidden_dropout_prob: float,
         drop_path_prob: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__(
             inputs=hidden_size,
@@ -156,6 +168,7 @@ class BertSelfOutput(ProjectedResidual):
             layer_norm_eps=layer_norm_eps,
             dropout=hidden_dropout_prob,
             drop_path_prob=drop_path_prob,
+            recompute=recompute,
         )
 
     @classmethod
@@ -164,6 +177,7 @@ class BertSelfOutput(ProjectedResidual):
             "hidden_size": cfg.MODEL.BERT.HIDDEN_SIZE,
             "layer_norm_eps": LAYER_NORM_EPS,
             "hidden_dropout_prob": cfg.MODEL.BERT.HIDDEN_DROPOUT_PROB,
+            "recompute": cfg.MODEL.BERT.RECOMPUTE_INNER,
         }
 
 
@@ -230,6 +244,7 @@ class BertXAttention(_DotProductAttention):
         num_attention_heads: Heads; D must be a multiple.
         attention_probs_dropout_prob: Dropout on the weights.
         key_value_size: Width of the memory, where it is not D.
+        recompute: Whether to compute the weights again for the gradient.
     """
 
     def project_memory(
@@ -272,8 +287,8 @@ class BertXAttention(_DotProductAttention):
             The context, shaped like ``query``, and the attention (B, heads, G * T, N) or None.
         """
         padded = unpack_or_keep(linear(self.query, query, weights), packing)
-        context, attention = attend_images(
-            padded, *memory, attention_mask, self.dropout_now, need_weights
+        context, attention = self.run(
+            attend_images, padded, *memory, attention_mask, self.dropout_now, need_weights
         )
         return pack_or_flatten(context, packing), attention
 

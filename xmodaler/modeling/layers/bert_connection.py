@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from xmodaler.config import CfgNode, configurable
 
 from .bert_attention import BertCrossAttention
-from .bert_feed_forward import BertIntermediate, BertOutput
+from .bert_feed_forward import BertIntermediate, BertOutput, feed_forward
 from .packing import Packing
 
 
@@ -80,5 +80,5 @@ class BertConnectionLayer(nn.Module):
         v, _ = self.v_attention.ask(regions, seen, t_mask, v_packing)
         seen = self.t_attention.self.project_memory(regions, regions, v_packing)
         t, _ = self.t_attention.ask(words, seen, v_mask, t_packing)
-        v = self.v_output(self.v_intermediate(v), v, packing=v_packing)
-        return v, self.t_output(self.t_intermediate(t), t, packing=t_packing)
+        v = feed_forward(self.v_intermediate, self.v_output, v, v_packing)
+        return v, feed_forward(self.t_intermediate, self.t_output, t, t_packing)

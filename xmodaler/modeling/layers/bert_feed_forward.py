@@ -8,6 +8,8 @@ from xmodaler.config import CfgNode, configurable
 
 from .create_act import get_activation
 from .few_rows import StepWeights, linear
+from .layer_stack import run_layer
+from .packing import Packing
 from .projected_residual import LAYER_NORM_EPS, ProjectedResidual
 
 
@@ -19,6 +21,7 @@ class BertIntermediate(nn.Module):
         hidden_act: Name of the activation.
         intermediate_size: Inner width.
         intermediate_drop: Dropout after the activation.
+        recompute: Whether :func:`feed_forward` computes the inner states again for the gradient.
     """
 
     @configurable
@@ -29,11 +32,13 @@ class BertIntermediate(nn.Module):
         hidden_act: str,
         intermediate_size: int,
         intermediate_drop: float,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.dense = nn.Linear(hidden_size, intermediate_size)
         self.activation = get_activation(hidden_act)
         self.dropout = nn.Dropout(intermediate_drop)
+        self.recompute = recompute
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -43,6 +48,7 @@ class BertIntermediate(nn.Module):
             "hidden_act": bert.HIDDEN_ACT,
             "intermediate_size": bert.INTERMEDIATE_SIZE,
             "intermediate_drop": bert.INTERMEDIATE_DROP,
+            "recompute": bert.RECOMPUTE_INNER,
         }
 
     def forward(self, hidden_states: Tensor, weights: StepWeights | None = None) -> Tensor:
@@ -59,6 +65,7 @@ class BertOutput(ProjectedResidual):
         layer_norm_eps: Epsilon of the norm.
         ffn_dropout_prob: Dropout before the residual.
         drop_path_prob: Probability that the residual goes on alone.
+        recompute: As for :class:`ProjectedResidual`.
     """
 
     @configurable
@@ -70,6 +77,7 @@ class BertOutput(ProjectedResidual):
         layer_norm_eps: float,
         ffn_dropout_prob: float,
         drop_path_prob: float = 0.0,
+        recompute: bool = False,
     ) -> None:
         super().__init__(
             inputs=intermediate_size,
@@ -77,6 +85,7 @@ class BertOutput(ProjectedResidual):
             layer_norm_eps=layer_norm_eps,
             dropout=ffn_dropout_prob,
             drop_path_prob=drop_path_prob,
+            recompute=recompute,
         )
 
     @classmethod
@@ -86,4 +95,27 @@ class BertOutput(ProjectedResidual):
             "intermediate_size": cfg.MODEL.BERT.INTERMEDIATE_SIZE,
             "layer_norm_eps": LAYER_NORM_EPS,
             "ffn_dropout_prob": cfg.MODEL.BERT.FFN_DROPOUT_PROB,
+            "recompute": cfg.MODEL.BERT.RECOMPUTE_INNER,
         }
+
+
+def feed_forward(
+    intermediate: BertIntermediate, output: BertOutput, x: Tensor, packing: Packing | None = None
+) -> Tensor:
+    """The whole block, ``LN(dropout(W_2 dropout(act(W_1 x))) + x)``.
+
+    Args:
+        intermediate: Its first half.
+        output: Its second half.
+        x: (..., D), or (count, D) with ``packing``.
+        packing: Which positions of the padded rows are real.
+
+    Returns:
+        Shaped like ``x``.
+    """
+
+    def inner(x: Tensor) -> Tensor:
+        return output.dense(intermediate(x))
+
+    recompute = intermediate.recompute and intermediate.training
+    return output.finish(run_layer(inner, x, recompute=recompute), x, packing)

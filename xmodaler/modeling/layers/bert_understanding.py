@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from xmodaler.config import CfgNode, configurable
 
 from .bert_attention import BertAttention
-from .bert_feed_forward import BertIntermediate, BertOutput
+from .bert_feed_forward import BertIntermediate, BertOutput, feed_forward
 from .packing import Packing
 
 
@@ -79,5 +79,5 @@ class BertUnderstandingLayer(nn.Module):
         both = torch.cat([input_tensor1, input_tensor2], dim=-2)
         both, _ = self.biattention(both, mask, packing=packing)
         v, t = both.split(lengths, dim=-2)
-        v = self.v_output(self.v_intermediate(v), v)
-        return v, self.t_output(self.t_intermediate(t), t)
+        v = feed_forward(self.v_intermediate, self.v_output, v)
+        return v, feed_forward(self.t_intermediate, self.t_output, t)

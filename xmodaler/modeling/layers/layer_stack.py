@@ -1,10 +1,10 @@
 """Running a stack of layers: which are left out in training, and what is kept for the gradient."""
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -24,8 +24,8 @@ def kept_layers(count: int, drop: float, training: bool) -> list[bool]:
     return [random.random() >= drop for _ in range(count)]
 
 
-def run_layer(layer: nn.Module, *args: Any, recompute: bool = False, **kwargs: Any) -> Any:
-    """Call a layer.
+def run_layer(layer: Callable[..., Any], *args: Any, recompute: bool = False, **kwargs: Any) -> Any:
+    """Call a layer, or a part of one.
 
     Args:
         layer: The layer.
