@@ -298,6 +298,10 @@ def test_bad_batches_and_settings():
         build(ENCODERS[0], "pretrain", PRETRAIN_TASKS_MIX_RATIO=[0, 0, 0, 0])
     with pytest.raises(UserError, match=r"MODEL\.ITM_PREDICTOR"):
         build(ENCODERS[0], "pretrain", ITM_PREDICTOR="")
+    with pytest.raises(UserError, match="needs layers"):
+        cfg = config(ENCODERS[0], "vqa")
+        cfg.MODEL.BERT.NUM_HIDDEN_LAYERS = 0
+        build_model(cfg)
     with pytest.raises(UserError, match="connections"):
         cfg = config(ENCODERS[1], "vqa")
         cfg.MODEL.BERT.NUM_UNDERSTANDING_LAYERS = 4
@@ -388,3 +392,19 @@ def test_the_gradient_of_the_words_may_hold_the_read_rows_alone():
     torch.testing.assert_close(read[1].to_dense(), read[0])
     cfg.SOLVER.NAME = "SGD"  # which does not take them
     assert not sparse_word_gradients(model, build_optimizer(cfg, model), cfg)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_layers_may_be_computed_again_for_the_gradient(encoder):
+    cfg, batch = config(encoder, "vqa"), batch_of("vqa")
+    kept = []
+    for again in (False, True):
+        cfg.MODEL.BERT.GRAD_CHECKPOINT = again
+        torch.manual_seed(0)
+        model = build_model(cfg).train()  # dropout must draw the same numbers again
+        torch.manual_seed(1)
+        total(cfg, model(batch)).backward()
+        kept.append(gradients(model))
+    assert kept[0].keys() == kept[1].keys()
+    for name, value in kept[0].items():
+        torch.testing.assert_close(kept[1][name], value)

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from xmodaler.config import CfgNode, configurable, kfg
+from xmodaler.utils.errors import UserError
 
 from ..layers.bert import BertLayer
 from ..layers.grouping import repeat_rows
 from ..layers.head_positions import states_at
+from ..layers.layer_stack import run_layer
 from ..layers.packing import pack_or_flatten, unpack_or_keep, worth_packing
 from ..stage_keys import HEAD_POSITIONS, SKIP_PADDING
 from .build import ENCODER_REGISTRY
@@ -26,6 +28,7 @@ class SingleStreamBertEncoder(nn.Module):
     Args:
         num_hidden_layers: Number of layers.
         bert_layers: The layers.
+        grad_checkpoint: Whether to compute layers again for the gradient instead of keeping them.
     """
 
     accepts_packing = True
@@ -34,10 +37,18 @@ class SingleStreamBertEncoder(nn.Module):
     """With HEAD_POSITIONS in the batch only those states are returned."""
 
     @configurable
-    def __init__(self, *, num_hidden_layers: int, bert_layers: nn.ModuleList) -> None:
+    def __init__(
+        self, *, num_hidden_layers: int, bert_layers: nn.ModuleList, grad_checkpoint: bool = False
+    ) -> None:
         super().__init__()
+        if num_hidden_layers < 1:
+            raise UserError(
+                "SingleStreamBertEncoder needs layers; MODEL.BERT.NUM_HIDDEN_LAYERS is "
+                f"{num_hidden_layers}"
+            )
         self.num_hidden_layers = num_hidden_layers
         self.layers = bert_layers
+        self.grad_checkpoint = grad_checkpoint
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -45,7 +56,11 @@ class SingleStreamBertEncoder(nn.Module):
         check_widths(cfg, widths, cls.__name__)
         count = cfg.MODEL.BERT.NUM_HIDDEN_LAYERS
         layers = nn.ModuleList(BertLayer(cfg) for _ in range(count))
-        return {"num_hidden_layers": count, "bert_layers": layers}
+        return {
+            "num_hidden_layers": count,
+            "bert_layers": layers,
+            "grad_checkpoint": cfg.MODEL.BERT.GRAD_CHECKPOINT,
+        }
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -76,8 +91,9 @@ class SingleStreamBertEncoder(nn.Module):
         x = pack_or_flatten(torch.cat([words, regions.to(words.dtype)], dim=1), packing)
         positions = batched_inputs.get(HEAD_POSITIONS)
         *first, last = self.layers
+        recompute = self.grad_checkpoint and self.training
         for layer in first:
-            x, _ = layer(x, mask, packing=packing)
+            x, _ = run_layer(layer, x, mask, packing=packing, recompute=recompute)
         if positions is not None:
             of_words, of_regions = positions.packings(words, regions)
             x = states_at(last, x, mask, packing, of_words.followed_by(of_regions))
