@@ -7,7 +7,13 @@ from torch import Tensor
 
 from .vision_towers import translate_tower
 
-__all__ = ["our_name", "translate_x2vlm"]
+__all__ = [
+    "our_name",
+    "start_decoder",
+    "text_from_hub",
+    "translate_x2vlm",
+    "without_text_tower",
+]
 
 State = dict[str, Tensor]
 
@@ -130,3 +136,98 @@ def _fit_frames(value: Tensor, target: Tensor) -> Tensor:
     known = min(value.shape[1], target.shape[1])
     fitted[:, :known] = value[:, :known]
     return fitted
+
+
+def start_decoder(state: Mapping[str, Tensor], layers: int, words: bool = True) -> State:
+    """Let the decoder of answers start from the fusion layers.
+
+    Args:
+        state: Weights of a pre-trained model under our names.
+        layers: Number of layers of the decoder: as many as fuse, or half of them, which then
+            start from every other one.
+        words: Whether its embedding and word head start from those of the pre-trained model.
+
+    Returns:
+        The weights, with those of the decoder unless they are there already.
+    """
+    started = dict(state)
+    if any(name.startswith("text_decoder.") for name in state):
+        return started
+    fusing = sorted({int(name.split(".")[2]) for name in state if _is_fusion(name)})
+    step = max(1, len(fusing) // max(layers, 1))
+    chosen = {number: place for place, number in enumerate(fusing[step - 1 :: step][:layers])}
+    for name, value in state.items():
+        if _is_fusion(name):
+            number, rest = name.removeprefix("encoder.fusion_layers.").split(".", 1)
+            if int(number) in chosen:
+                started[f"text_decoder.layers.{chosen[int(number)]}.{rest}"] = value
+        elif words and name.startswith("token_embed."):
+            started["text_decoder.embed." + name.removeprefix("token_embed.")] = value
+        elif words and name.startswith("predictor."):
+            started["text_decoder.head." + name.removeprefix("predictor.")] = value
+    return started
+
+
+def without_text_tower(state: Mapping[str, Tensor]) -> State:
+    """The weights that stay when the text tower is exchanged for another one.
+
+    Towers of pictures, fusion layers, projections and heads stay; of the word head only what
+    comes before the matrix over words.
+    """
+    gone = ("encoder.text_layers.", "token_embed.", "predictor.decoder.")
+    return {
+        name: value
+        for name, value in state.items()
+        if not name.startswith(gone) and name != "predictor.bias"
+    }
+
+
+def text_from_hub(state: Mapping[str, Tensor], text_layers: int, fusion_layers: int = 0) -> State:
+    """Start the text side from a BERT, RoBERTa or XLM-R of the model hub.
+
+    The text layers start from those of the hub in order, or from every other one where the hub
+    has twice as many; fusion layers start from the last ones, without their attention to pictures.
+
+    Args:
+        state: Weights under the names of the transformers library, ``bert.``, ``roberta.`` or no
+            prefix.
+        text_layers: Number of text layers.
+        fusion_layers: Number of fusion layers to start.
+
+    Returns:
+        Weights under our names.
+    """
+    text: State = {}
+    for name, value in state.items():
+        name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name))
+        name = re.sub(r"^(bert|roberta)\.", "", name)
+        if name.startswith("cls.predictions."):
+            text["predictor." + name.removeprefix("cls.predictions.")] = value
+        elif name.startswith("embeddings.") and not DROPPED.search(name):
+            text[_embedding_part("token_embed." + name.removeprefix("embeddings."))] = value
+    layers = _hub_layers(state)
+    sources = sorted(layers)
+    if len(sources) == 2 * text_layers:
+        sources = sources[1::2]
+    sources = sources[:text_layers]
+    for place, source in enumerate(sources):
+        for rest, value in layers[source].items():
+            text[f"encoder.text_layers.{place}.{rest}"] = value
+    for place, source in enumerate(sources[len(sources) - fusion_layers :]):
+        for rest, value in layers[source].items():
+            text[f"encoder.fusion_layers.{place}.{_fusion_part(rest)}"] = value
+    return text
+
+
+def _hub_layers(state: Mapping[str, Tensor]) -> dict[int, State]:
+    layers: dict[int, State] = {}
+    for name, value in state.items():
+        found = re.search(r"(?:^|\.)encoder\.layer\.(\d+)\.(.*)$", name)
+        if found:
+            rest = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", found[2]))
+            layers.setdefault(int(found[1]), {})[rest] = value
+    return layers
+
+
+def _is_fusion(name: str) -> bool:
+    return name.startswith("encoder.fusion_layers.")
