@@ -254,6 +254,14 @@ def test_pairs_name_their_features(shapes):
         assert one == (shapes / "features" / f"{image_id}.npz").read_bytes()
 
 
+def test_the_list_of_pictures_has_them_all(shapes):
+    listed = read(shapes / "understanding" / "images.json")["images"]
+    assert [entry["id"] for entry in listed] == [i for s in SPLITS for i in scenes_of(shapes, s)]
+    for entry in listed:
+        assert (shapes / "images" / entry["file_name"]).is_file()
+        assert entry["file_name"].startswith(f"{entry['split']}/")
+
+
 def test_every_word_is_in_the_vocabulary(shapes):
     from xmodaler.tokenization import BertTokenizer
 

@@ -27,7 +27,7 @@ _FILES = re.compile(
     rf"|(captions|instances|video_captions|(mscoco|msvd)_caption_anno)_{_SPLIT}\.json"
     rf"|cosnet/mscoco_caption_anno_clipfilter_fast_{_SPLIT}\.json"
     r"|(relations|attributes|global_features)\.npz|(relations|attributes|vocabulary)\.txt"
-    rf"|understanding/(vocab.txt|vqa/[\w.]+\.json|vcr/{_SPLIT}\.jsonl)"
+    rf"|understanding/(vocab\.txt|images\.json|vqa/[\w.]+\.json|vcr/{_SPLIT}\.jsonl)"
     r"|understanding/flickr30k/(\w+\.jsonline|images/\d{7}\.png|features/\d{7}\.npz)"
     r"|understanding/conceptual/([\w.-]+\.(tsv|txt)|features(_val)?/\d+\.npz)"
     r"|understanding/\w+/cache/[\w.-]+"  # what mappers keep beside annotations

@@ -15,7 +15,7 @@ from xmodaler.datasets.synthetic.chance import generator
 from xmodaler.datasets.synthetic.choices import write_vcr
 from xmodaler.datasets.synthetic.concepts import SPLITS
 from xmodaler.datasets.synthetic.features import region_features
-from xmodaler.datasets.synthetic.files import write_npz, write_text
+from xmodaler.datasets.synthetic.files import write_json, write_npz, write_text
 from xmodaler.datasets.synthetic.render import encode_png, render
 from xmodaler.datasets.synthetic.scene import Scene
 from xmodaler.datasets.synthetic.twins import Twin, sample_family
@@ -85,6 +85,7 @@ def write_understanding(folder: Path, out: Path, seed: int, side: int) -> None:
         (out / name).mkdir(parents=True)
     write_text(out / "vocab.txt", "".join(f"{piece}\n" for piece in word_pieces()))
     write_answers(out / "vqa")
+    _write_picture_list(folder, out)
     for split in SPLITS:
         read = _read_split(folder, split)
         write_vqa(out / "vqa", read.scenes, read.image_ids, seed, split)
@@ -104,6 +105,16 @@ def _read_split(folder: Path, split: str) -> _Split:
     return _Split(
         split, list(captions), [Scene.from_json(r) for r in records], list(captions.values())
     )
+
+
+def _write_picture_list(folder: Path, out: Path) -> None:
+    """Which file and split every picture has: questions name pictures by their ids."""
+    pictures = [
+        {**image, "split": split}
+        for split in SPLITS
+        for image in json.loads((folder / f"captions_{split}.json").read_text("utf-8"))["images"]
+    ]
+    write_json(out / "images.json", {"images": pictures})
 
 
 def _write_retrieval(folder: Path, out: Path, split: _Split, seed: int, side: int) -> None:
