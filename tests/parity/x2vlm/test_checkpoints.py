@@ -96,20 +96,25 @@ def test_every_released_key_has_its_place(load_fixture, family):
         assert parameters == keys["n_parameters"], name
 
 
+def listed(source):
+    """One source or several that are tied."""
+    return source if isinstance(source, list) else [source]
+
+
 def numbered(case):
     """A checkpoint in which every released tensor is a number of its own, and its sources."""
-    sources = [case["map"][key] for key in case["map"]]
-    names = {
-        name for source in sources for name in (source if isinstance(source, list) else [source])
-    }
+    names = {name for source in case["map"].values() for name in listed(source)}
     names |= {f"ckpt:{name}" for name in case.get("source_keys_without_effect", [])}
     names = sorted(name.removeprefix("ckpt:") for name in names if name.startswith("ckpt:"))
     return {name: torch.tensor(float(number)) for number, name in enumerate(names)}
 
 
-@pytest.mark.parametrize(
-    "task", ["retrieval", "grounding", "nlvr2", "captioning", "vqa", "vqa half"]
-)
+TASKS = ["retrieval", "grounding", "nlvr2", "captioning", "vqa", "vqa half"]
+WIDTHS = ("crossattention.self.key.weight", "crossattention.self.value.weight")
+"""Left as they are where states of texts are not as wide as tokens of pictures."""
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_every_parameter_has_its_source(load_fixture, task):
     cases = load_fixture("load-maps").json("load_maps.json")
     half = task.endswith("half")
@@ -125,9 +130,9 @@ def test_every_parameter_has_its_source(load_fixture, task):
         found = start_decoder(found, max(decoders) + 1)
     for key, source in case["map"].items():
         ours = our_name(key, text_layers)
-        sources = source if isinstance(source, list) else [source]
+        sources = listed(source)
         if ours is None or not sources[0].startswith("ckpt:"):
-            assert ours not in found, key
+            assert ours not in found or key.endswith(WIDTHS), key
             continue
         values = [float(state[name.removeprefix("ckpt:")]) for name in sources]
         tied = {"text_decoder.head.decoder.weight", "predictor.decoder.weight"}
