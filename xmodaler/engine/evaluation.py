@@ -11,6 +11,7 @@ import torch
 
 from xmodaler.config import kfg
 from xmodaler.datasets import bad_samples
+from xmodaler.modeling.stage_keys import SCORES_ONLY
 from xmodaler.utils import comm
 
 from .precision import autocast
@@ -27,6 +28,8 @@ def outputs_of(
 ) -> Iterator[dict[str, Any]]:
     """What ``model`` makes of every batch of this rank's part of the data, in evaluation mode.
 
+    Models may leave out hidden states, which no evaluator reads.
+
     Args:
         cfg: The config; reads SOLVER.PRECISION.
         model: The model, without a distributed wrapper; put back in its mode afterwards.
@@ -39,7 +42,7 @@ def outputs_of(
             batch = bad_samples.check(batch)
             if batch is None:
                 continue
-            batch = model.preprocess_batch(batch)
+            batch = {**model.preprocess_batch(batch), SCORES_ONLY: True}
             with autocast(cfg.SOLVER.PRECISION, device):
                 outputs = model(batch, **arguments)
             yield outputs
