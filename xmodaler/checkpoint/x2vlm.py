@@ -40,6 +40,9 @@ RULES = (
     (r"^text_decoder\.bert\.embeddings\.", "text_decoder.embed."),
     (r"^text_encoder\.(bert\.|roberta\.)?embeddings\.", "token_embed."),
 )
+KEYS_VALUES = ("x_att.self.key.", "x_att.self.value.")
+"""What turns tokens of pictures into keys and values."""
+
 TEXT_LAYER = re.compile(r"^text_encoder\.(?:bert\.|roberta\.)?encoder\.layer\.(\d+)\.(.*)$")
 CROSS_LAYER = re.compile(r"^cross_encoder\.(?:bert\.)?encoder\.layer\.(\d+)\.(.*)$")
 DECODER_LAYER = re.compile(r"^text_decoder\.bert\.encoder\.layer\.(\d+)\.(.*)$")
@@ -148,18 +151,24 @@ def start_decoder(state: Mapping[str, Tensor], layers: int, words: bool = True) 
         words: Whether its embedding and word head start from those of the pre-trained model.
 
     Returns:
-        The weights, with those of the decoder unless they are there already.
+        The weights, with those of the decoder unless they are there already; keys and values of
+        pictures serve those of questions only where both are equally wide.
     """
     started = dict(state)
     if any(name.startswith("text_decoder.") for name in state):
         return started
     fusing = sorted({int(name.split(".")[2]) for name in state if _is_fusion(name)})
     step = max(1, len(fusing) // max(layers, 1))
+    other_width = any(
+        value.dim() == 2 and value.shape[0] != value.shape[1]
+        for name, value in state.items()
+        if _is_fusion(name) and name.endswith("x_att.self.key.weight")
+    )
     chosen = {number: place for place, number in enumerate(fusing[step - 1 :: step][:layers])}
     for name, value in state.items():
         if _is_fusion(name):
             number, rest = name.removeprefix("encoder.fusion_layers.").split(".", 1)
-            if int(number) in chosen:
+            if int(number) in chosen and not (other_width and rest.startswith(KEYS_VALUES)):
                 started[f"text_decoder.layers.{chosen[int(number)]}.{rest}"] = value
         elif words and name.startswith("token_embed."):
             started["text_decoder.embed." + name.removeprefix("token_embed.")] = value
