@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -128,3 +129,32 @@ _RULES: dict[str, Callable[[FrameSampling, Timeline], list[int]]] = {
     "segment": _segment,
     "fps": _fixed_rate,
 }
+
+
+def exact_frames(count: int, number: int, rng: Any = None) -> list[int]:
+    """Numbers of exactly so many frames of a clip, ascending (X²-VLM, Zeng et al. 2022).
+
+    The clip is cut into segments that differ in length by one frame at most, the longer ones in
+    front or, when random, anywhere; of each the first frame is taken or, when random, any. A clip
+    that is too short gives all frames, and some of them again: in order, or by chance.
+
+    Args:
+        count: Frames of the clip, one at least.
+        number: Frames to take.
+        rng: Legacy NumPy source of chance, such as ``numpy.random``; None takes no chances.
+    """
+    if count < 1:
+        raise UserError("a video without frames has none to choose")
+    if count <= number:
+        more = number - count
+        again = rng.choice(count, more).tolist() if rng is not None else range(more)
+        return sorted([*range(count), *(frame % count for frame in again)])
+    lengths = [count // number + (segment < count % number) for segment in range(number)]
+    if rng is not None:
+        rng.shuffle(lengths)
+    starts = [sum(lengths[:segment]) for segment in range(number)]
+    if rng is None:
+        return starts
+    return [
+        start + int(rng.randint(0, length)) for start, length in zip(starts, lengths, strict=True)
+    ]
