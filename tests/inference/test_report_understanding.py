@@ -111,7 +111,8 @@ def test_rankings_with_pictures(write_understanding_run, data, tmp_path, family)
     run = run_with(write_understanding_run, tmp_path, data, "retrieval", family)
     html = Path(make_report(run, 6, device="cpu")).read_text(encoding="utf-8")
     assert "6 test searches" in html
-    assert html.count('<ol class="hits">') == 6
+    assert html.count('<ol class="hits">') == 4
+    assert html.count('<ol class="hits texts">') == 2
     # Four searches by text show six pictures each, two by picture show texts.
     assert html.count('alt="find') == 24
     assert html.count('<li class="right">') == 6
