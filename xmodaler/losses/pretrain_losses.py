@@ -109,14 +109,10 @@ def _selected(outputs: dict[str, Any], selected: str, whole: str) -> SelectedRow
     predicted, targets = outputs[whole], outputs[kfg.V_TARGET]
     # Row 0 may be the mean of the regions, of which nothing is predicted.
     predicted = predicted[:, predicted.shape[1] - targets.shape[1] :]
-    images, columns = targets.shape[:2]
-    positions = (outputs[kfg.V_TARGET_LABELS][:, :columns].reshape(-1) > 0).nonzero().squeeze(1)
-    return SelectedRows(
-        logits=predicted.flatten(0, 1).index_select(0, positions),
-        targets=targets.flatten(0, 1).index_select(0, positions),
-        positions=positions,
-        shape=(images, columns),
-    )
+    labels = outputs[kfg.V_TARGET_LABELS][:, : targets.shape[1]]
+    positions = (labels.reshape(-1) > 0).nonzero().squeeze(1)
+    logits = predicted.flatten(0, 1).index_select(0, positions)
+    return SelectedRows.of(logits, targets, positions)
 
 
 def _over_regions(total: Tensor, rows: SelectedRows) -> Tensor:

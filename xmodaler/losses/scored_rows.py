@@ -36,6 +36,18 @@ class SelectedRows:
     positions: Tensor
     shape: tuple[int, int]
 
+    @classmethod
+    def of(cls, logits: Tensor, targets: Tensor, positions: Tensor) -> "SelectedRows":
+        """The rows of some positions.
+
+        Args:
+            logits: (k, ...), of those positions.
+            targets: (R, T) or (R, T, ...), of all.
+            positions: (k,) int64.
+        """
+        chosen = targets.flatten(0, 1).index_select(0, positions)
+        return cls(logits, chosen, positions, tuple(targets.shape[:2]))
+
 
 @dataclass(frozen=True)
 class ScoredRows:

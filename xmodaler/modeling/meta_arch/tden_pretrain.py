@@ -105,8 +105,7 @@ class TDENPretrain(TDENEncoded):
         produced = {}
         parts = logits.split([len(positions) for positions in chosen])
         for (key, targets, _), positions, part in zip(texts, chosen, parts, strict=True):
-            ids = targets.flatten().index_select(0, positions)
-            produced[key] = SelectedRows(part, ids, positions, tuple(targets.shape))
+            produced[key] = SelectedRows.of(part, targets, positions)
         return produced
 
     def _regions(self, batch: Batch) -> Batch:
@@ -119,8 +118,7 @@ class TDENPretrain(TDENEncoded):
         positions = (labels.flatten() > 0).nonzero().squeeze(1)
         rows = feats.flatten(0, 1).index_select(0, positions)
         logits = self.v_predictor({kfg.ATT_FEATS: rows})[kfg.V_LOGITS]
-        kept = targets.flatten(0, 1).index_select(0, positions)
-        return {V_SELECTED: SelectedRows(logits, kept, positions, tuple(labels.shape))}
+        return {V_SELECTED: SelectedRows.of(logits, targets, positions)}
 
 
 def _states_at(positions: Tensor, states: Tensor, packing: Packing | None) -> Tensor:

@@ -174,8 +174,7 @@ class UniterPretrain(EncoderOnlyModel):
             return
         (logits,) = produced.values()
         index = positions.regions if positions.words is None else positions.words
-        wanted = targets.flatten(0, 1).index_select(0, index)
-        batch[key] = SelectedRows(logits, wanted, index, tuple(targets.shape[:2]))
+        batch[key] = SelectedRows.of(logits, targets, index)
         del batch[kfg.U_HIDDEN_STATES], batch[kfg.ATT_FEATS]
 
 
