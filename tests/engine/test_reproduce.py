@@ -57,10 +57,12 @@ def test_every_config_of_the_shapes_has_a_bar():
 
 
 def test_a_run_brings_the_one_that_it_starts_from():
-    names = ["uniter_vqa_pretrained", "updown"]
+    names = ["uniter_retrieval_pretrained", "updown"]
     entries = reproduce.read_suite(SHAPES, names, "all")
     assert [entry.name for entry in entries] == ["uniter_pretrain", *names]
-    assert entries[1].start == "uniter_pretrain" and entries[1].config.endswith("uniter_vqa.yaml")
+    assert entries[1].start == "uniter_pretrain"
+    assert entries[1].config.endswith("uniter_retrieval.yaml")
+    assert entries[1].overrides == ("SOLVER.MAX_ITER", 150)
 
 
 def test_bars_default_and_own(tmp_path):

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -20,14 +19,12 @@ from xmodaler.config import kfg, load_config
 from xmodaler.datasets import build_dataset_mapper
 from xmodaler.datasets.collate import collate
 from xmodaler.datasets.synthetic import make_shapes
+from xmodaler.engine.reproduce import read_suite
 from xmodaler.modeling import add_config, build_model
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = sorted(path.parent for path in (ROOT / "tests/parity/data").glob("**/config.yaml"))
-NO_MODELS = {"bars", *yaml.safe_load((ROOT / "configs/shapes/bars.yaml").read_text())["LEAVE_OUT"]}
-CONFIGS = sorted(
-    path for path in (ROOT / "configs/shapes").glob("*.yaml") if path.stem not in NO_MODELS
-)
+CONFIGS = sorted(Path(entry.config) for entry in read_suite(ROOT / "configs/shapes"))
 ALONE = ["MODEL.TDCONVED.ENCODER.COMPATIBLE", False]
 SAMPLES = 4
 
