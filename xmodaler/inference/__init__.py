@@ -4,7 +4,9 @@ from xmodaler.inference.answerer import Answer, Answerer
 from xmodaler.inference.captioner import Caption, Captioner
 from xmodaler.inference.chooser import Choice, Chooser
 from xmodaler.inference.loading import load
-from xmodaler.inference.retriever import Hit, PairRetriever, Ranking, VectorRetriever
+from xmodaler.inference.pair_retriever import PairRetriever
+from xmodaler.inference.retriever import Hit, Ranking
+from xmodaler.inference.vector_retriever import VectorRetriever
 
 __all__ = [
     "Answer",

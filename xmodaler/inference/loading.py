@@ -81,7 +81,8 @@ def predictor_class(loaded: LoadedModel) -> type[LoadedPredictor]:
     """
     from xmodaler.inference.answerer import Answerer
     from xmodaler.inference.chooser import Chooser
-    from xmodaler.inference.retriever import PairRetriever, VectorRetriever
+    from xmodaler.inference.pair_retriever import PairRetriever
+    from xmodaler.inference.vector_retriever import VectorRetriever
 
     model, cfg = loaded.model, loaded.cfg
     if hasattr(model, "encode_images") and hasattr(model, "encode_texts"):

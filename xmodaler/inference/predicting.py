@@ -15,7 +15,8 @@ from xmodaler.inference.answerer import Answer, Answerer
 from xmodaler.inference.captioner import Caption, Captioner
 from xmodaler.inference.chooser import Choice, Chooser
 from xmodaler.inference.loading import load
-from xmodaler.inference.retriever import Ranking, Retriever, VectorRetriever
+from xmodaler.inference.retriever import Ranking, Retriever
+from xmodaler.inference.vector_retriever import VectorRetriever
 from xmodaler.utils.errors import UserError
 
 __all__ = ["predict"]

@@ -18,7 +18,8 @@ from xmodaler.functional import dict_as_tensor
 from xmodaler.inference.answerer import Answerer
 from xmodaler.inference.chooser import Chooser
 from xmodaler.inference.report_captions import spread
-from xmodaler.inference.retriever import Ranking, Retriever, VectorRetriever
+from xmodaler.inference.retriever import Ranking, Retriever
+from xmodaler.inference.vector_retriever import VectorRetriever
 from xmodaler.utils.file_io import expand_path
 from xmodaler.utils.file_kinds import PICTURE_SUFFIXES
 
