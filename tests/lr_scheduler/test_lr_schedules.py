@@ -17,6 +17,7 @@ NAMES = [
     "WarmupMultiStepLR",
     "WarmupConstant",
     "WarmupLinear",
+    "WarmupLinearSteps",
     "WarmupCosine",
     "WarmupCosineWithHardRestarts",
     "NoamLR",

@@ -9,7 +9,18 @@ from xmodaler.config import get_cfg
 from xmodaler.optim.build import SOLVER_REGISTRY
 from xmodaler.utils.errors import UserError
 
-NAMES = ["Adagrad", "Adam", "AdamW", "Adamax", "BertAdam", "PlainRAdam", "RAdam", "RMSprop", "SGD"]
+NAMES = [
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "BertAdam",
+    "FineTunedAdamW",
+    "PlainRAdam",
+    "RAdam",
+    "RMSprop",
+    "SGD",
+]
 
 
 class Tiny(nn.Module):
@@ -61,6 +72,28 @@ def test_default_config_gives_one_group():
         "head.bias",
     ]
     assert group["lr"] == 0.0005 and group["weight_decay"] == 0.0
+
+
+def test_groups_follow_names_where_the_config_says_so():
+    model = Tiny()
+    cfg = config(
+        *("SOLVER.NO_DECAY", ["bias", "norm.weight"], "SOLVER.RATES", [["lstm", 0.2]]),
+        *("SOLVER.FRESH", ["head.", "lstm"], "SOLVER.FRESH_LR_FACTOR", 2.0),
+        *("SOLVER.BASE_LR", 0.1, "SOLVER.WEIGHT_DECAY", 0.5),
+    )
+    groups = optim.build_optimizer(cfg, model).param_groups
+    table = {(g["lr"], g["weight_decay"]): names_of(model, g) for g in groups}
+    assert table == {
+        (0.1, 0.5): ["embedding.weight", "linear.weight"],
+        (0.1, 0.0): ["linear.bias", "norm.weight", "norm.bias"],
+        (0.2, 0.5): ["lstm.weight_ih", "lstm.weight_hh"],
+        (0.2, 0.0): ["lstm.bias_ih", "lstm.bias_hh", "head.bias"],
+    }
+
+
+def test_rates_that_are_no_pairs_are_refused():
+    with pytest.raises(UserError, match="a pair of a part"):
+        optim.build_optimizer(config("SOLVER.RATES", ["lstm"]), Tiny())
 
 
 def test_groups_follow_the_table():

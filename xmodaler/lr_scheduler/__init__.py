@@ -10,6 +10,7 @@ from .warmup_lr import (
     WarmupCosine,
     WarmupCosineWithHardRestarts,
     WarmupLinear,
+    WarmupLinearSteps,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "WarmupCosine",
     "WarmupCosineWithHardRestarts",
     "WarmupLinear",
+    "WarmupLinearSteps",
     "WarmupMultiStepLR",
     "build_lr_scheduler",
 ]

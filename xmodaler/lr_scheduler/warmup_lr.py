@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from xmodaler.config import configurable
+from xmodaler.utils.errors import UserError
 
 from .build import LR_SCHEDULER_REGISTRY, total_iterations
 from .progress import ProgressStateMixin
@@ -96,6 +97,38 @@ class WarmupLinear(_WarmupSchedule):
         """Fall linearly to `min_lr`."""
         left = (self.t_total - step) / max(1, self.t_total - self.warmup_steps)
         return max(self.min_lr, left)
+
+
+@LR_SCHEDULER_REGISTRY.register()
+class WarmupLinearSteps(WarmupLinear):
+    """Linear warm-up of so many iterations, then a line to a rate that is not 0.
+
+    `lr(t) = base_lr * max(r, (t_total - (1 - r) t) / (t_total - w))` after it, with `r = min_lr`
+    (X²-VLM, Zeng et al. 2022, released code). With `r > 0` the rate jumps above `base_lr` at the
+    end of the warm-up and ends above `r`; published recipes of pre-training have `r = 0`.
+
+    Args:
+        optimizer, min_lr, warmup_steps, t_total, last_epoch: As for :class:`WarmupLinear`.
+    """
+
+    @classmethod
+    def from_config(cls, cfg: Any, optimizer: Optimizer, data_size: int) -> dict[str, Any]:
+        """Read `LR_SCHEDULER.{WARMUP (iterations), WARMUP_SHARE, MIN_LR}` and the length."""
+        settings, total = cfg.LR_SCHEDULER, total_iterations(cfg, data_size)
+        share = settings.WARMUP_SHARE
+        if not 0 <= share < 1:
+            raise UserError(f"LR_SCHEDULER.WARMUP_SHARE is {share}; it must lie in [0, 1)")
+        return {
+            "optimizer": optimizer,
+            "min_lr": settings.MIN_LR,
+            "warmup_steps": int(share * total) if share > 0 else settings.WARMUP,
+            "t_total": total,
+        }
+
+    def after_warmup(self, step: int) -> float:
+        """Fall linearly, but not below `min_lr`."""
+        left = self.t_total - (1 - self.min_lr) * step
+        return max(self.min_lr, left / max(1, self.t_total - self.warmup_steps))
 
 
 @LR_SCHEDULER_REGISTRY.register()

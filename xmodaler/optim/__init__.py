@@ -11,6 +11,8 @@ from .build import (
     get_default_optimizer_params,
 )
 from .clipping import GradientClipper, clip_gradients, maybe_add_gradient_clipping
+from .fine_tuned_adam import FineTunedAdamW
+from .named_groups import named_optimizer_params
 from .radam import PlainRAdam, RAdam
 from .rmsprop import RMSprop
 from .sgd import SGD
@@ -24,6 +26,7 @@ __all__ = [
     "AdamW",
     "Adamax",
     "BertAdam",
+    "FineTunedAdamW",
     "GradientClipper",
     "PlainRAdam",
     "RAdam",
@@ -35,4 +38,5 @@ __all__ = [
     "clip_gradients",
     "get_default_optimizer_params",
     "maybe_add_gradient_clipping",
+    "named_optimizer_params",
 ]

@@ -12,6 +12,7 @@ from xmodaler.utils.errors import UserError
 from xmodaler.utils.registry import Registry
 
 from .clipping import maybe_add_gradient_clipping
+from .named_groups import named_optimizer_params, read_rates
 
 __all__ = [
     "SOLVER_REGISTRY",
@@ -44,6 +45,10 @@ def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
     The step is the plain one of the algorithm; clip before it with
     :func:`~xmodaler.optim.clip_gradients`.
 
+    Where `SOLVER.NO_DECAY`, `RATES` or `FRESH` say something, the names of the parameters make
+    the groups (:func:`~xmodaler.optim.named_groups.named_optimizer_params`), else their modules
+    (:func:`get_default_optimizer_params`).
+
     Args:
         cfg: The root config; reads `SOLVER`.
         model: The model, already on its device, so that a fused step can be chosen.
@@ -51,20 +56,35 @@ def build_optimizer(cfg: Any, model: nn.Module) -> Optimizer:
     Raises:
         UserError: If every parameter is frozen or a `SOLVER` value is impossible.
     """
-    groups = get_default_optimizer_params(
-        model,
-        base_lr=cfg.SOLVER.BASE_LR,
-        weight_decay=cfg.SOLVER.WEIGHT_DECAY,
-        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-    )
+    groups = _groups(cfg, model)
     if not groups:
         raise UserError(
             f"{type(model).__name__} has no trainable parameter, so there is nothing to optimize; "
             "unfreeze at least one part of the model."
         )
     return build_optimizer_params(cfg, groups)
+
+
+def _groups(cfg: Any, model: nn.Module) -> list[dict[str, Any]]:
+    solver = cfg.SOLVER
+    if solver.NO_DECAY or solver.RATES or solver.FRESH:
+        return named_optimizer_params(
+            model.named_parameters(),
+            base_lr=solver.BASE_LR,
+            weight_decay=solver.WEIGHT_DECAY,
+            no_decay=solver.NO_DECAY,
+            rates=read_rates(solver.RATES),
+            fresh=solver.FRESH,
+            fresh_factor=solver.FRESH_LR_FACTOR,
+        )
+    return get_default_optimizer_params(
+        model,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+    )
 
 
 def build_optimizer_params(cfg: Any, params: Iterable[Any]) -> Optimizer:
