@@ -55,6 +55,27 @@ _C.DATALOADER.TEST_SPLIT = ""
 _C.DATALOADER.IMAGE_FOLDER = ""
 _C.DATALOADER.IMAGE_SIZE = 224
 _C.DATALOADER.IMAGE_AUGMENT = False
+
+# Lines of JSON for pre-training (ImageTextLines, RegionLines).
+_C.DATALOADER.LINES = CN()
+_C.DATALOADER.LINES.IMAGE_KEY = "image"
+_C.DATALOADER.LINES.IMAGE_IN_LINE = False  # True: base64 of the file; False: a path
+_C.DATALOADER.LINES.CAPTION_KEY = "caption"
+_C.DATALOADER.LINES.LANGUAGE = ""  # of texts by language; '' draws one
+_C.DATALOADER.LINES.SMALLEST_CROP = 0.2  # of the area
+
+_C.DATALOADER.WORD_MASKING = CN()
+_C.DATALOADER.WORD_MASKING.PROBABILITY = 0.5
+_C.DATALOADER.WORD_MASKING.MOST = 12
+_C.DATALOADER.WORD_MASKING.SPAN_PROBABILITY = 0.2
+_C.DATALOADER.WORD_MASKING.LONGEST_SPAN = 3
+_C.DATALOADER.WORD_MASKING.WHOLE_WORDS = True
+
+_C.DATALOADER.REGIONS = CN()
+_C.DATALOADER.REGIONS.MOST = 5  # rows of a picture
+_C.DATALOADER.REGIONS.LEAST_SEEN = 0.5  # of the area of a box
+_C.DATALOADER.REGIONS.CAREFUL_MIRROR = True  # no mirror where a text says left or right
+
 # Which file an image id has: a JSON whose images[] hold id, file_name and optionally split, or a
 # pattern such as 'COCO_val2014_{:012d}.jpg'.
 _C.DATALOADER.IMAGE_LIST = ""

@@ -26,6 +26,7 @@ from .images import (
     VCRDataset,
     VQADataset,
 )
+from .pretrain import ImageTextLines, RegionLines
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
 from .videos import MSRVTTDataset, MSVDDataset, VideoCaptionDataset
 
@@ -41,6 +42,7 @@ __all__ = [
     "Flickr30kDataset",
     "Flickr30kDatasetForSingleStream",
     "Flickr30kDatasetForSingleStreamVal",
+    "ImageTextLines",
     "MSCoCoBertDataset",
     "MSCoCoCOSNetDataset",
     "MSCoCoDataset",
@@ -50,6 +52,7 @@ __all__ = [
     "MSRVTTDataset",
     "MSVDDataset",
     "MapDataset",
+    "RegionLines",
     "ResumableBatchSampler",
     "SampleError",
     "TrainingSampler",

@@ -89,6 +89,9 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
             batch.update(_pad(key, values, good))
         elif key == kfg.IMAGES:
             batch.update(_pictures(key, values, good))
+        elif key == kfg.REGION_INDEX:  # every sample has one picture
+            counts = torch.tensor([len(value) for value in values])
+            batch[key] = torch.arange(len(values)).repeat_interleave(counts)
         else:
             batch[key] = _stack(values)
     if notes:

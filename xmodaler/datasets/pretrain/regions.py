@@ -22,7 +22,7 @@ from xmodaler.utils.errors import UserError
 
 from .texts import MaskedTexts, draw_text
 
-__all__ = ["RegionSamples", "collate_regions"]
+__all__ = ["RegionSamples", "fit_rows"]
 
 WHOLE_PICTURE = (0.5, 0.5, 1.0, 1.0)
 ROW_KEYS = (
@@ -80,7 +80,7 @@ class RegionSamples:
         self.rng = rng
 
     def __call__(self, record: Mapping[str, Any], picture: Any) -> dict[str, Any]:
-        """A sample: IMAGES and lists of the :data:`ROW_KEYS`.
+        """A sample: IMAGES, lists of the :data:`ROW_KEYS` and REGION_INDEX.
 
         Args:
             record: ``elems``, a list of ``{bb: [x, y, w, h], caption, attributes}``, and
@@ -107,8 +107,12 @@ class RegionSamples:
                 mask = patch_mask(placed, self.size, self.patch)
                 target = centre_box(placed, self.size, self.size)
                 rows.append(self._row(self._text(element), mask, target, 0))
-        # Nothing but the box that the crop holds is sure to be seen, and that one always is.
-        return {kfg.IMAGES: image, **{key: [row[key] for row in rows] for key in ROW_KEYS}}
+        # The box that the crop was drawn around is always seen, so there is a row.
+        return {
+            kfg.IMAGES: image,
+            kfg.REGION_INDEX: [0] * len(rows),
+            **{key: [row[key] for row in rows] for key in ROW_KEYS},
+        }
 
     def _picture_row(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not record.get("caption"):
@@ -148,27 +152,21 @@ def crop_picture(picture: Any, view: CropView) -> Tensor:
     )
 
 
-def collate_regions(
-    batch: Mapping[str, Any], counts: Sequence[int], wanted: int, rng: Any = random
-) -> dict[str, Any]:
-    """Bring the rows of a batch to a fixed number, which all ranks share.
+def fit_rows(batch: Mapping[str, Any], wanted: int, rng: Any = random) -> dict[str, Any]:
+    """Bring the regions of a batch to a fixed number, which all ranks share.
 
     Args:
-        batch: A collated batch, whose rows are those of picture 0, then 1, ...
-        counts: Rows of each picture.
+        batch: A collated batch.
         wanted: Rows to have; see :func:`~.func_regions.keep_rows`.
         rng: Where chance comes from.
 
     Returns:
-        The batch with those rows and REGION_INDEX (wanted,).
+        The batch with those rows alone.
     """
-    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(list(counts)))
+    owners = batch[kfg.REGION_INDEX]
     kept = torch.tensor(keep_rows(len(owners), wanted, rng), dtype=torch.int64)
-    chosen = {
-        key: value[kept] if key in ROW_KEYS or key == kfg.TOKENS_MASKS else value
-        for key, value in batch.items()
-    }
-    return {**chosen, kfg.REGION_INDEX: owners[kept]}
+    rows = {*ROW_KEYS, kfg.REGION_INDEX, kfg.TOKENS_MASKS}
+    return {key: value[kept] if key in rows else value for key, value in batch.items()}
 
 
 def _usable(
