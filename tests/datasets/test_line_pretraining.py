@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import random
+import tarfile
 
 import numpy as np
 import pytest
@@ -19,8 +20,17 @@ from xmodaler.datasets import (
 )
 from xmodaler.datasets.augmentation import PictureAugment
 from xmodaler.datasets.line_shards import index_lines, read_line
-from xmodaler.datasets.pretrain import ImageTextLines, MaskedTexts, RegionSamples, fit_rows
-from xmodaler.datasets.pretrain.line_dataset import RegionLines
+from xmodaler.datasets.pretrain import (
+    ImageTextLines,
+    MaskedTexts,
+    ParallelTextLines,
+    RegionLines,
+    RegionSamples,
+    TextLines,
+    VideoLines,
+    fit_rows,
+)
+from xmodaler.datasets.pretrain.video_lines import draw_clip
 from xmodaler.functional.func_masking import WordMasking
 from xmodaler.functional.func_regions import clip_box, draw_view
 from xmodaler.functional.func_text import mentions_sides
@@ -174,6 +184,90 @@ def test_a_picture_without_a_usable_region_is_a_bad_sample(tmp_path, texts, line
         mapper(first)
     with pytest.raises(SampleError, match="lists no elements"):
         mapper(second)
+
+
+def test_lines_at_an_address():
+    import fsspec
+
+    with fsspec.open("memory://far/a.jsonl", "wb") as file:
+        file.write(b'{"n": 1}\n{"n": 2}')
+    records = index_lines("memory://far")
+    assert [read_line(record)["n"] for record in records] == [1, 2]
+    fsspec.filesystem("memory").rm("/far/a.jsonl")
+    with pytest.raises(SampleError, match="cannot be read"):
+        read_line(records[0])
+    with pytest.raises(UserError, match="there is no file"):
+        index_lines("memory://far")
+
+
+def test_pairs_of_tar_shards(tmp_path, texts, lines):
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        for name, content in (
+            ("1.png", base64.b64decode(encoded())),
+            ("1.txt", b"a dog"),
+            ("2.txt", b"a ball"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            shard.addfile(member, io.BytesIO(content))
+    augment = PictureAugment(16)
+    mapper = ImageTextLines(texts=texts, augment=augment, files=str(tmp_path / "a.tar"), **lines)
+    good, bad = mapper.load_data(get_cfg())
+    assert mapper(good)[kfg.IMAGES].shape == (3, 16, 16)
+    with pytest.raises(SampleError, match="no picture"):
+        mapper(bad)
+
+
+def test_videos_are_frames_or_clips(tmp_path, texts, lines):
+    frames = [encoded(n) for n in range(2)]
+    clips = {"image": [frames, [], frames], "caption": ["a dog", "the", "[Music]"]}
+    broken = {"image": [frames], "caption": ["a", "dog"]}
+    whole = {"image": frames, "caption": "a red ball"}
+    write(tmp_path / "d", "a.jsonl", [whole, clips, broken, {**whole, "image": []}])
+    mapper = VideoLines(
+        texts=texts, augment=PictureAugment(16), frames=3, files=str(tmp_path / "d"), **lines
+    )
+    records = mapper.load_data(get_cfg())
+    batch = collate([mapper(record) for record in records[:2]])
+    assert batch[kfg.IMAGES].shape == (2, 3, 3, 16, 16)  # a short video shows frames again
+    words = [WORDS[index] for index in batch[kfg.U_TOKENS_IDS_WO_MASK][1]]
+    assert words[:4] == ["[CLS]", "a", "dog", "[SEP]"]
+    with pytest.raises(SampleError, match="1 clips with 2 captions"):
+        mapper(records[2])
+    with pytest.raises(SampleError, match="no list of frames"):
+        mapper(records[3])
+
+
+def test_neighbouring_clips_are_gathered_until_there_are_enough_frames():
+    clips, captions = [[1, 2], [3], [4], [5, 6]], ["a", "b", "[Music]", "c"]
+    rng = random.Random(0)
+    for _ in range(20):
+        frames, words = draw_clip(clips, captions, True, 4, rng)
+        assert (frames, words) == ([1, 2, 3, 5, 6], "a b c") or len(frames) >= 4
+        assert 4 not in frames
+    assert {draw_clip(clips, captions, False, 4, rng)[1] for _ in range(30)} == {"a", "b", "c"}
+    with pytest.raises(UserError, match="no clip"):
+        draw_clip([[1]], ["[Music]"], True, 4, rng)
+
+
+def test_texts_alone_and_in_two_languages(tmp_path, texts):
+    write(tmp_path / "d", "a.jsonl", [{"text": "a dog", "en": "the ball", "xx": "a red big dog"}])
+    files = str(tmp_path / "d")
+    (record,) = TextLines(texts=texts, files=files).load_data(get_cfg())
+    alone = TextLines(texts=texts, files=files)(record)
+    assert set(alone) == {
+        kfg.IDS,
+        kfg.U_TOKENS_IDS,
+        kfg.U_TOKENS_IDS_WO_MASK,
+        kfg.U_TARGET_IDS,
+    }
+    mapper = ParallelTextLines(texts=texts, keys=("en", "xx"), files=files)
+    random.seed(0)
+    samples = [mapper(record) for _ in range(20)]
+    assert {len(sample[kfg.P_TOKENS_IDS]) for sample in samples} == {4, 6}
+    batch = collate(samples)
+    assert batch[kfg.P_TOKENS_IDS].shape == (20, 6)
+    assert sorted(set(batch[kfg.P_TOKENS_MASKS].sum(1).tolist())) == [4, 6]
 
 
 def test_pictures_are_not_mirrored_where_texts_name_sides(texts):

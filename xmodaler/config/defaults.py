@@ -56,12 +56,16 @@ _C.DATALOADER.IMAGE_FOLDER = ""
 _C.DATALOADER.IMAGE_SIZE = 224
 _C.DATALOADER.IMAGE_AUGMENT = False
 
-# Lines of JSON for pre-training (ImageTextLines, RegionLines).
+# Lines of JSON for pre-training (ImageTextLines, RegionLines, VideoLines, TextLines, ...).
 _C.DATALOADER.LINES = CN()
 _C.DATALOADER.LINES.IMAGE_KEY = "image"
 _C.DATALOADER.LINES.IMAGE_IN_LINE = False  # True: base64 of the file; False: a path
 _C.DATALOADER.LINES.CAPTION_KEY = "caption"
 _C.DATALOADER.LINES.LANGUAGE = ""  # of texts by language; '' draws one
+_C.DATALOADER.LINES.TEXT_KEY = "text"  # of texts alone
+_C.DATALOADER.LINES.SOURCE_KEY = "source_text"  # of texts in two languages
+_C.DATALOADER.LINES.TARGET_KEY = "target_text"
+_C.DATALOADER.LINES.LEAST_FRAMES = 0  # gathered from neighbouring clips of a video
 _C.DATALOADER.LINES.SMALLEST_CROP = 0.2  # of the area
 
 _C.DATALOADER.WORD_MASKING = CN()

@@ -26,7 +26,13 @@ from .images import (
     VCRDataset,
     VQADataset,
 )
-from .pretrain import ImageTextLines, RegionLines
+from .pretrain import (
+    ImageTextLines,
+    ParallelTextLines,
+    RegionLines,
+    TextLines,
+    VideoLines,
+)
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
 from .videos import MSRVTTDataset, MSVDDataset, VideoCaptionDataset
 
@@ -52,13 +58,16 @@ __all__ = [
     "MSRVTTDataset",
     "MSVDDataset",
     "MapDataset",
+    "ParallelTextLines",
     "RegionLines",
     "ResumableBatchSampler",
     "SampleError",
+    "TextLines",
     "TrainingSampler",
     "VCRDataset",
     "VQADataset",
     "VideoCaptionDataset",
+    "VideoLines",
     "build_dataset_mapper",
     "build_xmodaler_train_loader",
     "build_xmodaler_valtest_loader",

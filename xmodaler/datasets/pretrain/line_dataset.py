@@ -17,10 +17,11 @@ from ..augmentation import COLOUR_CHANGES, PictureAugment, RandAugment
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
 from ..line_shards import index_lines, read_line
+from ..tar_shards import index_shards, is_shards, read_member
 from .regions import RegionSamples
 from .texts import MaskedTexts, draw_text
 
-__all__ = ["ImageTextLines", "RegionLines", "build_texts"]
+__all__ = ["ImageTextLines", "Lines", "PictureLines", "RegionLines", "build_texts"]
 
 
 def build_texts(cfg: CfgNode) -> MaskedTexts:
@@ -38,32 +39,20 @@ def build_texts(cfg: CfgNode) -> MaskedTexts:
     return MaskedTexts(tokenizer, masking, cfg.MODEL.MAX_SEQ_LEN)
 
 
-class _Lines:
-    """Records of lines, each with one picture.
+class Lines:
+    """Records of lines.
 
     Args:
         files: File, folder or glob.
-        image_folder: Where the paths of pictures begin.
-        image_key: Field of the picture.
-        in_line: Whether the field holds the picture itself, as base64, and no path.
     """
 
-    def __init__(self, files: str, image_folder: str, image_key: str, in_line: bool) -> None:
+    def __init__(self, files: str) -> None:
         self.files = files
-        self.image_folder = expand_path(image_folder)
-        self.image_key = image_key
-        self.in_line = in_line
 
     @classmethod
     def settings(cls, cfg: CfgNode, stage: str) -> dict[str, Any]:
-        """Constructor arguments from DATALOADER.{stage}_ANNFILE, IMAGE_FOLDER and LINES."""
-        loader = cfg.DATALOADER
-        return {
-            "files": loader[f"{stage.upper()}_ANNFILE"],
-            "image_folder": loader.IMAGE_FOLDER,
-            "image_key": loader.LINES.IMAGE_KEY,
-            "in_line": loader.LINES.IMAGE_IN_LINE,
-        }
+        """Constructor arguments of this class from DATALOADER.{stage}_ANNFILE."""
+        return {"files": cfg.DATALOADER[f"{stage.upper()}_ANNFILE"]}
 
     def load_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
         """Where the lines are.
@@ -75,18 +64,13 @@ class _Lines:
             raise UserError("DATALOADER.TRAIN_ANNFILE is ''; it names the lines to learn from")
         return index_lines(self.files)
 
+    def content_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        """What a line holds."""
+        return read_line(record)
+
     def sample_of(self, content: dict[str, Any]) -> dict[str, Any]:
         """The keys of a sample but IDS."""
         raise NotImplementedError
-
-    def picture(self, content: dict[str, Any], min_side: int | None = None) -> Any:
-        """The picture of a record; JPEGs may be decoded smaller, see ``load_picture``."""
-        value = content.get(self.image_key)
-        if not isinstance(value, str) or not value:
-            raise UserError(f"it has no picture under '{self.image_key}'")
-        if not self.in_line:
-            return load_picture(os.path.join(self.image_folder, value), min_side=min_side)
-        return load_picture(base64.b64decode(value, validate=True), min_side=min_side)
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """One sample of a line.
@@ -95,18 +79,69 @@ class _Lines:
             SampleError: The line is unusable; says which it is.
         """
         name = dataset_dict["image_id"]
-        content = read_line(dataset_dict)
+        if "error" in dataset_dict:
+            raise SampleError(name, dataset_dict["error"])
+        content = self.content_of(dataset_dict)
         try:
             return {kfg.IDS: name, **self.sample_of(content)}
         except SampleError:
             raise
         except (UserError, ValueError, KeyError, TypeError) as error:
-            raise SampleError(name, str(error)) from None
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise SampleError(name, reason) from None
+
+
+class PictureLines(Lines):
+    """Records of lines that hold pictures.
+
+    Args:
+        files: File, folder or glob.
+        image_folder: Where the paths of pictures begin.
+        image_key: Field of the picture.
+        in_line: Whether the field holds the picture itself, as base64, and no path.
+    """
+
+    def __init__(self, files: str, image_folder: str, image_key: str, in_line: bool) -> None:
+        super().__init__(files)
+        self.image_folder = expand_path(image_folder)
+        self.image_key = image_key
+        self.in_line = in_line
+
+    @classmethod
+    def settings(cls, cfg: CfgNode, stage: str) -> dict[str, Any]:
+        """Those of the base, and DATALOADER.IMAGE_FOLDER and LINES."""
+        node = cfg.DATALOADER.LINES
+        return {
+            **super().settings(cfg, stage),
+            "image_folder": cfg.DATALOADER.IMAGE_FOLDER,
+            "image_key": node.IMAGE_KEY,
+            "in_line": node.IMAGE_IN_LINE,
+        }
+
+    def picture(self, value: Any, min_side: int | None = None) -> Any:
+        """A loaded picture.
+
+        Args:
+            value: Its path, its content as base64 or, from a shard, its content.
+            min_side: JPEGs may be decoded smaller, see ``load_picture``.
+
+        Raises:
+            UserError: It is none, or cannot be decoded.
+        """
+        if isinstance(value, bytes):
+            return load_picture(value, min_side=min_side)
+        if not isinstance(value, str) or not value:
+            raise UserError(f"'{self.image_key}' holds no picture")
+        if not self.in_line:
+            return load_picture(os.path.join(self.image_folder, value), min_side=min_side)
+        return load_picture(base64.b64decode(value, validate=True), min_side=min_side)
 
 
 @DATASETS_REGISTRY.register()
-class ImageTextLines(_Lines):
+class ImageTextLines(PictureLines):
     """Pictures with captions: IMAGES and the text keys of :class:`~.texts.MaskedTexts`.
+
+    The files may also be tar shards, see :mod:`~xmodaler.datasets.tar_shards`.
 
     Args:
         texts: Cuts and hides words.
@@ -149,16 +184,29 @@ class ImageTextLines(_Lines):
             "careful": loader.REGIONS.CAREFUL_MIRROR,
         }
 
+    def load_data(self, cfg: CfgNode) -> list[dict[str, Any]]:
+        """Where the lines, or the samples of shards, are."""
+        if not is_shards(self.files):
+            return super().load_data(cfg)
+        records, problems = index_shards(self.files)
+        bad = [{"image_id": p.where, "error": p.reason} for p in problems]
+        return [*records, *bad]
+
+    def content_of(self, record: dict[str, Any]) -> dict[str, Any]:
+        if "shard" not in record:
+            return super().content_of(record)
+        return {self.caption_key: record["caption"], self.image_key: read_member(record)}
+
     def sample_of(self, content: dict[str, Any]) -> dict[str, Any]:
         caption = draw_text(content[self.caption_key], random, self.language)
         # A crop of a fifth of the area is enlarged; twice the side keeps most pixels real.
-        picture = self.picture(content, min_side=2 * self.augment.size)
+        picture = self.picture(content[self.image_key], min_side=2 * self.augment.size)
         may_mirror = not (self.careful and mentions_sides([caption]))
         return {kfg.IMAGES: self.augment(picture, may_mirror), **self.texts(caption)}
 
 
 @DATASETS_REGISTRY.register()
-class RegionLines(_Lines):
+class RegionLines(PictureLines):
     """Pictures whose parts are described; see :class:`~.regions.RegionSamples`.
 
     Args:
@@ -194,5 +242,5 @@ class RegionLines(_Lines):
 
     def sample_of(self, content: dict[str, Any]) -> dict[str, Any]:
         # Boxes are in pixels of the whole file, which is therefore decoded at its full size.
-        picture = self.picture(content)
+        picture = self.picture(content[self.image_key])
         return self.regions({**content, "caption": content.get(self.caption_key)}, picture)

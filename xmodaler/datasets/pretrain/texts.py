@@ -68,8 +68,6 @@ class MaskedTexts:
 
     def __call__(self, text: str) -> dict[str, np.ndarray]:
         """U_TOKENS_IDS, U_TOKENS_IDS_WO_MASK and U_TARGET_IDS (-1 where nothing is hidden)."""
-        if self.clean:
-            text = pre_caption(text, self.max_tokens)
         tokens = self.pieces(text)
         ids = self._ids(tokens)
         hidden, positions = self.masking(tokens, self.rng)
@@ -81,8 +79,14 @@ class MaskedTexts:
             kfg.U_TARGET_IDS: targets,
         }
 
+    def whole(self, text: str) -> np.ndarray:
+        """(T,) ids of a text of which nothing is hidden."""
+        return self._ids(self.pieces(text))
+
     def pieces(self, text: str) -> list[str]:
         """``[CLS] ... [SEP]``, cut to ``max_tokens``."""
+        if self.clean:
+            text = pre_caption(text, self.max_tokens)
         words = self.tokenizer.tokenize(text)[: self.max_tokens - 2]
         return [self.tokenizer.cls_token, *words, self.tokenizer.sep_token]
 
