@@ -5,6 +5,7 @@ import os
 from typing import Any
 
 from xmodaler.utils.errors import UserError
+from xmodaler.utils.hub import NotOnHubError, hub_files
 
 ROLES = ("unk", "sep", "pad", "cls", "mask")
 """What special tokens are for."""
@@ -20,24 +21,15 @@ def hub_folder(name: str) -> str:
     Raises:
         UserError: They are in neither.
     """
-    from huggingface_hub import HfApi, snapshot_download
-
-    wanted = {"repo_id": name, "allow_patterns": _HUB_FILES}
     try:
-        return snapshot_download(**wanted, local_files_only=True)
-    except Exception:  # not in the cache, or no name that the hub would take
-        try:
-            # One question without retries: a machine without network must not wait for it.
-            HfApi().model_info(name, timeout=10)
-            return snapshot_download(**wanted)
-        except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"The tokenizer '{name}' (MODEL.PRETRAINING.MODEL_NAME) is neither a file nor a "
-                f"folder here and cannot be had from the Hugging Face hub ({reason[:120]}); give "
-                "a vocabulary file or a folder with tokenizer.json or vocab.txt, which "
-                "tools/train_tokenizer.py makes from captions"
-            ) from None
+        return hub_files(name, _HUB_FILES)
+    except NotOnHubError as error:
+        raise UserError(
+            f"The tokenizer '{name}' (MODEL.PRETRAINING.MODEL_NAME) is neither a file nor a "
+            f"folder here and cannot be had from the Hugging Face hub ({error}); give a "
+            "vocabulary file or a folder with tokenizer.json or vocab.txt, which "
+            "tools/train_tokenizer.py makes from captions"
+        ) from None
 
 
 def read_tokenizer_json(

@@ -191,13 +191,13 @@ class X2VLMPretrain(MatchingModel):
             fused.append(self.fuse(other.rows(negatives.texts), memory).first)
         translation = self.encoder.memory(other.padded()).masked(other.mask())
         masked = both.rows(_first(number, both.shown.device) + number)
-        words = self._masked_words(batch, self.fuse(masked, translation), number, 1)
+        words = self._masked_words(batch, self.fuse(masked, translation), 1)
         return {**vectors, **self.matching(fused), **words}
 
     def _texts(self, batch: Batch) -> Batch:
         shown = shown_words(batch, kfg.U_TOKENS_IDS)
         texts = self.fuse(self.read(batch[kfg.U_TOKENS_IDS], shown), None)
-        return self._masked_words(batch, texts, len(shown), 1)
+        return self._masked_words(batch, texts, 1)
 
     def _clean_and_masked(self, batch: Batch) -> Texts:
         """The text tower on the words as they are, then on the masked ones: 2R rows."""
@@ -234,9 +234,9 @@ class X2VLMPretrain(MatchingModel):
         if negatives is not None:
             states.append(self.fuse(clean, candidates.rows(negatives.images)).first)
             states.append(first[:, 1])
-        return {**self.matching(states), **self._masked_words(batch, fused, number, groups)}
+        return {**self.matching(states), **self._masked_words(batch, fused, groups)}
 
-    def _masked_words(self, batch: Batch, fused: Texts, number: int, groups: int) -> Batch:
+    def _masked_words(self, batch: Batch, fused: Texts, groups: int) -> Batch:
         """The logits of masked words; their texts are the last of every group."""
         targets = batch.get(kfg.U_TARGET_IDS)
         if targets is None:
@@ -246,8 +246,7 @@ class X2VLMPretrain(MatchingModel):
         row, column = index // length, index % length
         states = fused.at((row * groups + groups - 1) * length + column)
         logits = self.predictor({kfg.U_HIDDEN_STATES: states})[kfg.U_LOGITS]
-        chosen = targets.flatten().index_select(0, index)
-        return {U_SELECTED: SelectedRows(logits, chosen, index, (number, length))}
+        return {U_SELECTED: SelectedRows.of(logits, targets, index)}
 
     def _boxes(self, batch: Batch, clean: Texts, whole: FusionMemory) -> Batch:
         if kfg.TARGET_BBOX not in batch:

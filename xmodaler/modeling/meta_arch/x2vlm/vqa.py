@@ -135,8 +135,7 @@ class X2VLMVQA(X2VLMModel):
         states = self.text_decoder(tokens, targets >= 0, memory.rows(owner))
         index = (targets.flatten() >= 0).nonzero().squeeze(1)
         logits = self.text_decoder.logits(states.flatten(0, 1).index_select(0, index))
-        chosen = targets.flatten().index_select(0, index)
-        return {G_SELECTED: SelectedRows(logits, chosen, index, tuple(tokens.shape))}
+        return {G_SELECTED: SelectedRows.of(logits, targets, index)}
 
 
 def _of_decoder(cfg: CfgNode) -> CfgNode:
