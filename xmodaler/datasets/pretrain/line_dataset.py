@@ -11,7 +11,6 @@ from xmodaler.functional.func_text import mentions_sides
 from xmodaler.tokenization import build_tokenizer
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
-from xmodaler.utils.pictures import load_picture
 
 from ..augmentation import COLOUR_CHANGES, PictureAugment, RandAugment
 from ..bad_samples import SampleError
@@ -128,6 +127,9 @@ class PictureLines(Lines):
         Raises:
             UserError: It is none, or cannot be decoded.
         """
+        # Imported late: Pillow is needed only where pictures are read.
+        from xmodaler.utils.pictures import load_picture
+
         if isinstance(value, bytes):
             return load_picture(value, min_side=min_side)
         if not isinstance(value, str) or not value:
