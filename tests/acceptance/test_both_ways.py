@@ -32,7 +32,33 @@ BILINEAR = {"DIM": 16, "HEAD": 4, "ENCODE": {"ATT_MID_DIM": [4, 2, 4]}}
 BILINEAR["DECODE"] = BILINEAR["ENCODE"]
 MESHED = {side: {"DIM_MODEL": 16, "NUM_ATT_HEAD": 4} for side in ("ENCODER", "DECODER")}
 DEFORMABLE = {"ENCODER": {"HIDDEN_SIZE": 16}, "DECODER": {"HIDDEN_SIZE": 16}}
+TOWERS = {
+    "ENCODER": "TextFusionEncoder",
+    "DECODER": "",
+    "PREDICTOR": "",
+    "VISUAL_EMBED": {"NAME": "VisionTowerEmbedding"},
+    "VISION": {"WIDTH": 16, "LAYERS": 1, "HEADS": 2},
+    "FUSION": {"LAYERS": 1, "MEMORY_WIDTH": 16},
+    "X2VLM": {"EMBED_DIM": 8},
+}
+UNITER = {
+    "ENCODER": "SingleStreamBertEncoder",
+    "DECODER": "",
+    "PREDICTOR": "BertPredictionHead",
+    "ITM_PREDICTOR": "BertIsMatchedPredictor",
+    "V_REGRESSOR": "BertVisualFeatureRegressionHead",
+    "V_PREDICTOR": "BertVisualPredictionHead",
+    "BERT": {"V_TARGET_SIZE": 5},
+}
 SIZES = {
+    "CoAttentionBertEncoder": {"BERT": {"V_NUM_HIDDEN_LAYERS": 1, "NUM_UNDERSTANDING_LAYERS": 1}},
+    "UniterPretrain": UNITER,
+    "X2VLMPretrain": {**TOWERS, "PREDICTOR": "BertPredictionHead"},
+    "X2VLMRetrieval": TOWERS,
+    "X2VLMVQA": TOWERS,
+    "X2VLMReasoning": TOWERS,
+    "X2VLMGrounding": TOWERS,
+    "X2VLMClassifier": TOWERS,
     "XLANDecoder": {"BILINEAR": BILINEAR},
     "LowRankBilinearEncoder": {"BILINEAR": BILINEAR},
     "MeshedDecoder": {"ENCODER": "MemoryAugmentedEncoder", "MESHEDMEORY": MESHED},
@@ -88,8 +114,10 @@ def test_the_same_from_config_and_from_arguments(part, extra, cfg):
     from xmodaler.modeling import add_config
 
     sizes = SIZES.get(part.__name__, {})
-    for stage in ("ENCODER", "DECODER"):
+    for stage in ("ENCODER", "DECODER", "PREDICTOR"):
         cfg.MODEL[stage] = sizes.get(stage, cfg.MODEL[stage])
+    picture = sizes.get("VISUAL_EMBED", cfg.MODEL.VISUAL_EMBED)
+    cfg.MODEL.VISUAL_EMBED.NAME = picture["NAME"]
     add_config(cfg, cfg)
     extend = getattr(part, "add_config", None)
     if extend is not None:

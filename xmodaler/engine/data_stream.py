@@ -171,6 +171,17 @@ class BatchStreams:
             stream.load_state_dict(own)
 
 
+def loaders_in(loader: Any) -> list[Any]:
+    """The loaders that a training takes its batches from.
+
+    A list of batches is one loader, a list of anything else several.
+    """
+    if not isinstance(loader, list | tuple):
+        return [loader]
+    are_batches = any(isinstance(each, dict | list | tuple) for each in loader)
+    return [loader] if are_batches else list(loader)
+
+
 def initial_seed(seed: int) -> int:
     """``seed`` where the user fixed one, else a random number that all ranks share."""
     return seed if seed >= 0 else comm.shared_random_seed()

@@ -24,7 +24,7 @@ from xmodaler.utils.errors import UserError
 from xmodaler.utils.events import EventWriter
 
 from . import hooks
-from .data_stream import BatchStream, BatchStreams, initial_seed
+from .data_stream import BatchStream, BatchStreams, initial_seed, loaders_in
 from .ema import ModelEma
 from .precision import Precision
 from .preemption import PatientWorker
@@ -235,7 +235,7 @@ class TrainerParts(TrainerBase):
         """Optimizer steps of an epoch; batches that fill no last step are left out."""
         loader, parts = self.train_data_loader, self.cfg.SOLVER.ACCUM_STEPS
         # Of several loaders the first one sets the pace.
-        batches = len(loader[0] if isinstance(loader, list | tuple) else loader)
+        batches = len(loaders_in(loader)[0])
         if parts < 1 or batches < parts:
             raise UserError(
                 f"SOLVER.ACCUM_STEPS is {parts}, but must be between 1 and the {batches} batches "
@@ -315,14 +315,14 @@ class TrainerParts(TrainerBase):
     @cached_property
     def batches(self) -> BatchStream | BatchStreams:
         """The endless stream of training batches; of several loaders, their streams."""
-        loader = PatientWorker.install(self.train_data_loader)
+        loaders = loaders_in(PatientWorker.install(self.train_data_loader))
         seed, parts = initial_seed(self.cfg.SEED), self.cfg.SOLVER.ACCUM_STEPS
-        if isinstance(loader, list | tuple):
-            per_epoch = [max(len(each) // parts, 1) * parts for each in loader]
-            pairs = zip(loader, per_epoch, strict=True)
+        if len(loaders) > 1:
+            per_epoch = [max(len(each) // parts, 1) * parts for each in loaders]
+            pairs = zip(loaders, per_epoch, strict=True)
             self.batches = BatchStreams([BatchStream(each, n, seed) for each, n in pairs])
         else:
-            self.batches = BatchStream(loader, self.iters_per_epoch * parts, seed)
+            self.batches = BatchStream(loaders[0], self.iters_per_epoch * parts, seed)
         return self._restore("batches")
 
     @cached_property
