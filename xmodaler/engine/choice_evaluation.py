@@ -53,8 +53,8 @@ def choose(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[str
     """The scores of the choices of every question, and the best of them.
 
     Returns:
-        Per question ``{ID_KEY: id, VALUE: number of the best choice, "scores": all, "U_TARGET_IDS":
-        number of the right one}``; the last only where the data know it.
+        Per question a dict: its id under ID_KEY, the number of the best choice under VALUE, all
+        ``scores``, and, where the data know it, the number of the right one under U_TARGET_IDS.
     """
     results = []
     for outputs in outputs_of(cfg, model, loader):

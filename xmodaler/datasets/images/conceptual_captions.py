@@ -195,9 +195,9 @@ class ConceptualCaptionsDatasetForSingleStream(ConceptualCaptionsDataset):
     The sample also holds texts and regions before hiding (U_TOKENS_IDS_WO_MASK,
     ATT_FEATS_WO_MASK), and at least one word is hidden.
 
+    Other arguments are those of :class:`ConceptualCaptionsDataset`.
+
     Args:
-        stage, anno_file, max_seq_length, max_feat_num, feats_folder, images_ids_file, tokenizer,
-            source: As there.
         itm_neg_prob: Probability of a caption that does not belong to the picture.
     """
 

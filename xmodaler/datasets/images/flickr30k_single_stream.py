@@ -31,10 +31,10 @@ class Flickr30kDatasetForSingleStream(Flickr30kDataset):
     caption with this one. Every visual and text key is a list of one entry per pair; U_TARGET_IDS
     is a zero without meaning, SAMPLE_PER_SAMPLE the number of pairs.
 
+    Other arguments are those of :class:`~.flickr30k.Flickr30kDataset`.
+
     Args:
         stage: ``"train"``.
-        anno_folder, anno_file, feats_folder, max_feat_num, max_seq_len, use_global_v, tokenizer,
-            source: As in :class:`~.flickr30k.Flickr30kDataset`.
         negative_size: Negatives of each kind.
         cfg: A config from which to load the pictures that negatives are drawn from, when the
             records were not loaded by this object.
@@ -168,9 +168,9 @@ class Flickr30kDatasetForSingleStreamVal(Flickr30kDataset):
     also has ``matched_imgfeatidx``, the place of the caption's picture among all, and
     ``total_img_num``. The features of all pictures are read once and kept in memory.
 
+    Other arguments are those of :class:`~.flickr30k.Flickr30kDataset`.
+
     Args:
-        stage, anno_folder, anno_file, feats_folder, max_feat_num, max_seq_len, use_global_v,
-            tokenizer, source: As in :class:`~.flickr30k.Flickr30kDataset`.
         inf_batch_size: Pictures per batch.
         cfg: A config from which to load the pictures, when the records were not loaded by this
             object.
