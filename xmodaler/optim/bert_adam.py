@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from xmodaler.config import configurable
 from xmodaler.utils.errors import UserError
 
 from .build import SOLVER_REGISTRY
+from .own_optimizer import OwnOptimizer
 
 
 @SOLVER_REGISTRY.register()
-class BertAdam(Optimizer):
+class BertAdam(OwnOptimizer):
     """Adam without bias correction, with decoupled decay (Devlin et al., 2019, released code).
 
     For every parameter `p` with gradient `g`, scaled first so that `|g| <= max_grad_norm`::
@@ -26,6 +26,8 @@ class BertAdam(Optimizer):
 
     The states are called `next_m` and `next_v`, the settings of a group `b1`, `b2`, `e`.
     """
+
+    instead_for_sparse = "Adagrad"
 
     @configurable
     def __init__(
@@ -81,28 +83,10 @@ class BertAdam(Optimizer):
             "weight_decay": cfg.SOLVER.WEIGHT_DECAY,
         }
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
-        """Update all parameters that have a gradient; returns what `closure` returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            for p in params:
-                if p.grad.is_sparse:
-                    raise UserError("BertAdam does not support sparse gradients; use Adagrad.")
-                if not self.state[p]:
-                    self.state[p]["next_m"] = torch.zeros_like(p)
-                    self.state[p]["next_v"] = torch.zeros_like(p)
-            on_cpu = all(p.device.type == "cpu" for p in params)
-            # On the CPU, one parameter at a time keeps the temporaries small and in cache.
-            for batch in ([p] for p in params) if on_cpu else [params] if params else []:
-                self._update(batch, group)
-        return loss
+    def new_state(self, parameter: torch.Tensor) -> dict[str, Any]:
+        return {"next_m": torch.zeros_like(parameter), "next_v": torch.zeros_like(parameter)}
 
-    def _update(self, params: list[torch.Tensor], group: dict[str, Any]) -> None:
+    def update(self, params: list[torch.Tensor], group: dict[str, Any]) -> None:
         grads = [p.grad for p in params]
         means = [self.state[p]["next_m"] for p in params]
         squares = [self.state[p]["next_v"] for p in params]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from xmodaler.config import configurable
 from xmodaler.utils.errors import UserError
 
 from .build import SOLVER_REGISTRY
+from .own_optimizer import OwnOptimizer
 
 
 @SOLVER_REGISTRY.register()
-class FineTunedAdamW(Optimizer):
+class FineTunedAdamW(OwnOptimizer):
     """AdamW of early versions of the transformers library (Loshchilov & Hutter, 2019).
 
     For every parameter `p` with gradient `g` at its step `t`::
@@ -28,6 +28,8 @@ class FineTunedAdamW(Optimizer):
 
     In torch's AdamW, eps meets the corrected `v`, and the decay comes first.
     """
+
+    instead_for_sparse = "AdamW"
 
     @configurable
     def __init__(
@@ -68,34 +70,17 @@ class FineTunedAdamW(Optimizer):
             "weight_decay": cfg.SOLVER.WEIGHT_DECAY,
         }
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], torch.Tensor] | None = None) -> torch.Tensor | None:
-        """Update all parameters that have a gradient; returns what `closure` returned."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            for p in params:
-                if p.grad.is_sparse:
-                    raise UserError("FineTunedAdamW does not support sparse gradients; use AdamW")
-                if not self.state[p]:
-                    self.state[p]["step"] = 0
-                    self.state[p]["exp_avg"] = torch.zeros_like(p)
-                    self.state[p]["exp_avg_sq"] = torch.zeros_like(p)
-                self.state[p]["step"] += 1
-            on_cpu = all(p.device.type == "cpu" for p in params)
-            # On the CPU, one parameter at a time keeps the temporaries small and in cache.
-            for batch in ([p] for p in params) if on_cpu else [params] if params else []:
-                self._update(batch, group)
-        return loss
+    def new_state(self, parameter: torch.Tensor) -> dict[str, Any]:
+        zeros = torch.zeros_like(parameter)
+        return {"step": 0, "exp_avg": zeros, "exp_avg_sq": zeros.clone()}
 
-    def _update(self, params: list[torch.Tensor], group: dict[str, Any]) -> None:
+    def update(self, params: list[torch.Tensor], group: dict[str, Any]) -> None:
         b1, b2 = group["betas"]
         grads = [p.grad for p in params]
         means = [self.state[p]["exp_avg"] for p in params]
         squares = [self.state[p]["exp_avg_sq"] for p in params]
+        for p in params:
+            self.state[p]["step"] += 1
         steps = [self.state[p]["step"] for p in params]
         torch._foreach_mul_(means, b1)
         torch._foreach_add_(means, grads, alpha=1 - b1)

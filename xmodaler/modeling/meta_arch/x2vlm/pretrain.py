@@ -48,11 +48,15 @@ class MatchingModel(X2VLMModel):
 
     def vectors(self, images: Tensor, texts: Tensor) -> Batch:
         """What the contrastive loss reads, from first tokens of pictures and of texts."""
+        return self.contrasted(self.contrast.images(images), self.contrast.texts(texts))
+
+    def contrasted(self, images: Tensor, texts: Tensor) -> Batch:
+        """Unit vectors of both sides (R, E), and the temperature of their products."""
         if self.training:
             self.contrast.keep_in_bounds()
         return {
-            kfg.IMAGE_VECTORS: self.contrast.images(images),
-            kfg.TEXT_VECTORS: self.contrast.texts(texts),
+            kfg.IMAGE_VECTORS: images,
+            kfg.TEXT_VECTORS: texts,
             kfg.TEMPERATURE: self.contrast.temperature,
         }
 
@@ -68,6 +72,15 @@ class MatchingModel(X2VLMModel):
                 batch.get(kfg.PAIR_IDS),
             )
         )
+
+    def matched(self, batch: Batch, vectors: Batch, texts: Texts, memory: FusionMemory) -> Batch:
+        """What :meth:`matching` makes of texts with their own memory and with negatives."""
+        negatives = self.negatives(batch, vectors)
+        states = [self.fuse(texts, memory).first]
+        if negatives is not None:
+            states.append(self.fuse(texts, memory.rows(negatives.images)).first)
+            states.append(self.fuse(texts.rows(negatives.texts), memory).first)
+        return self.matching(states)
 
     def matching(self, states: list[Tensor]) -> Batch:
         """ITM_LOGITS and ITM_LABELS; the first of ``states`` (R, D) belong together."""
@@ -152,7 +165,7 @@ class X2VLMPretrain(MatchingModel):
             _check_pairs(len(clean.shown), len(tokens))
             vectors = self.vectors(tokens[:, 0], clean.first)
             memory = self.encoder.memory(tokens)
-            return {**vectors, **self._fused(batch, vectors, both, clean, memory, memory)}
+            return {**vectors, **self._fused(batch, vectors, both, clean, memory)}
         regions = seen[kfg.REGION_FEATS]
         _check_pairs(len(clean.shown), len(regions.index))
         patches = self.encoder.memory(regions.patches).rows(regions.index)
@@ -166,7 +179,7 @@ class X2VLMPretrain(MatchingModel):
         shown = as_bool(batch[kfg.REGION_MASKS])[:, None, None, :]
         own = own.masked(additive(shown, tokens.dtype, BERT_HIDDEN))
         vectors = self.vectors(regions.cls, clean.first)
-        produced = {**vectors, **self._fused(batch, vectors, both, clean, own, own)}
+        produced = {**vectors, **self._fused(batch, vectors, both, clean, own)}
         return {**produced, **self._boxes(batch, clean, whole)}
 
     def _translations(self, batch: Batch) -> Batch:
@@ -176,23 +189,15 @@ class X2VLMPretrain(MatchingModel):
         shown = shown_words(batch, kfg.P_TOKENS_IDS, kfg.P_TOKENS_MASKS)
         other = self.read(batch[kfg.P_TOKENS_IDS], shown)
         _check_pairs(number, len(other.shown))
-        if self.training:
-            self.contrast.keep_in_bounds()
-        vectors = {
-            kfg.IMAGE_VECTORS: self.contrast.texts(clean.first),
-            kfg.TEXT_VECTORS: self.contrast.texts(other.first),
-            kfg.TEMPERATURE: self.contrast.temperature,
-        }
-        negatives = self.negatives(batch, vectors)
+        vectors = self.contrasted(
+            self.contrast.texts(clean.first), self.contrast.texts(other.first)
+        )
         memory = self.encoder.memory(clean.padded()).masked(clean.mask())
-        fused = [self.fuse(other, memory).first]
-        if negatives is not None:
-            fused.append(self.fuse(other, memory.rows(negatives.images)).first)
-            fused.append(self.fuse(other.rows(negatives.texts), memory).first)
+        matched = self.matched(batch, vectors, other, memory)
         translation = self.encoder.memory(other.padded()).masked(other.mask())
         masked = both.rows(_first(number, both.shown.device) + number)
         words = self._masked_words(batch, self.fuse(masked, translation), 1)
-        return {**vectors, **self.matching(fused), **words}
+        return {**vectors, **matched, **words}
 
     def _texts(self, batch: Batch) -> Batch:
         shown = shown_words(batch, kfg.U_TOKENS_IDS)
@@ -217,7 +222,6 @@ class X2VLMPretrain(MatchingModel):
         both: Texts,
         clean: Texts,
         memory: FusionMemory,
-        candidates: FusionMemory,
     ) -> Batch:
         """Matching and masked words."""
         number = len(clean.shown)
@@ -232,7 +236,7 @@ class X2VLMPretrain(MatchingModel):
         first = fused.first.unflatten(0, (number, groups))
         states = [first[:, 0]]
         if negatives is not None:
-            states.append(self.fuse(clean, candidates.rows(negatives.images)).first)
+            states.append(self.fuse(clean, memory.rows(negatives.images)).first)
             states.append(first[:, 1])
         return {**self.matching(states), **self._masked_words(batch, fused, groups)}
 

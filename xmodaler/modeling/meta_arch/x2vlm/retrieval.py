@@ -33,19 +33,11 @@ class X2VLMRetrieval(MatchingModel):
         )
         vectors = self.vectors(tokens[:, 0], texts.first)
         if len(tokens) == len(texts.shown):
-            vectors.update(self._matched(batched_inputs, vectors, tokens, texts))
+            memory = self.encoder.memory(tokens)
+            vectors.update(self.matched(batched_inputs, vectors, texts, memory))
         if not self.training:
             vectors[kfg.OUTPUT] = [vectors[kfg.IMAGE_VECTORS], vectors[kfg.TEXT_VECTORS]]
         return without_internal({**batched_inputs, **vectors})
-
-    def _matched(self, batch: Batch, vectors: Batch, tokens: Tensor, texts: Texts) -> Batch:
-        memory = self.encoder.memory(tokens)
-        negatives = self.negatives(batch, vectors)
-        states = [self.fuse(texts, memory).first]
-        if negatives is not None:
-            states.append(self.fuse(texts, memory.rows(negatives.images)).first)
-            states.append(self.fuse(texts.rows(negatives.texts), memory).first)
-        return self.matching(states)
 
     @torch.no_grad()
     def encode_images(self, batch: Batch) -> tuple[Tensor, Tensor]:
