@@ -187,13 +187,32 @@ def gather_rows(rows: torch.Tensor, exact: bool = True) -> torch.Tensor:
     if get_world_size() == 1:
         return rows
     if exact and rows.requires_grad:
-        from torch.distributed.nn.functional import all_gather as gather_with_gradient
-
-        return torch.cat(gather_with_gradient(rows.contiguous()))
-    gathered = [torch.empty_like(rows) for _ in range(get_world_size())]
-    dist.all_gather(gathered, rows.detach().contiguous())
+        return _GatheredRows.apply(rows)
+    gathered = _gathered(rows.detach())
     gathered[get_rank()] = rows
     return torch.cat(gathered)
+
+
+def _gathered(rows: torch.Tensor) -> list[torch.Tensor]:
+    rows = rows.contiguous()
+    gathered = [torch.empty_like(rows) for _ in range(get_world_size())]
+    dist.all_gather(gathered, rows)
+    return gathered
+
+
+class _GatheredRows(torch.autograd.Function):
+    """The rows of all processes; the gradients that all of them have for a row are summed."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat(_gathered(rows))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        # Autograd owns what it hands over, and the sum is written in place.
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.chunk(get_world_size())[get_rank()]
 
 
 def broadcast_buffers(module: torch.nn.Module, source: int = 0) -> None:

@@ -31,6 +31,8 @@ def in_process(rank, store, inputs, temperature, results):
             images, texts = inputs["image_feat"][rank], inputs["text_feat"][rank]
             found = contrast(images, texts, temperature, ids, gradient)
             torch.save(found, f"{results}/{case}_{gradient}_{rank}.pth")
+    # None leaves while the other still talks to it.
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
