@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_original_and_the_documented_additions():
     def leaves(node):
         return sum(leaves(v) if isinstance(v, Mapping) else 1 for v in node.values())
 
-    assert leaves(cfg) == 137 + 75
+    assert leaves(cfg) == 137 + 79
 
 
 def test_get_cfg_returns_independent_copies():
@@ -51,7 +51,7 @@ def test_get_cfg_returns_independent_copies():
 def test_batch_keys_are_their_own_names_and_can_be_added():
     special = {"COCO_PATH", "TEMP_DIR"}
     assert all(value == name for name, value in kfg.items() if name not in special)
-    assert len(kfg) == 75
+    assert len(kfg) == 80
     kfg.MY_OWN_KEY = "MY_OWN_KEY"
     assert kfg.MY_OWN_KEY == "MY_OWN_KEY"
     del kfg["MY_OWN_KEY"]

@@ -14,6 +14,8 @@ from .config import CfgNode
 KEYS = (
     # Identity of the records.
     "IDS",  # list[str], B: image, question or annotation ids
+    "SPLITS",  # list[str], B: the part of the data that a record belongs to
+    "STATEMENT_IDS",  # list[str], B: records of one statement about different pictures agree
     "SEQ_PER_SAMPLE",  # int S
     "SAMPLE_PER_SAMPLE",  # int P: image-text pairs per record in single-stream retrieval
     # Pixels and visual features.
@@ -35,6 +37,8 @@ KEYS = (
     "TARGET_BBOX",  # (R, 4) float: cx, cy, w, h of the box that a text describes, of the picture
     "IS_IMAGE",  # (R,) int64: 1 = the text describes the whole picture and no box
     "OUTPUT_BBOX",  # (R, 4) float: as TARGET_BBOX, predicted
+    "TRUE_BOXES",  # B arrays (K, 4) float: x, y, w, h in pixels of all boxes that are right
+    "PICTURE_SIZES",  # (B, 2) int64: width and height of the picture in pixels, before resizing
     "SECOND_IMAGES",  # as IMAGES: the other picture of a statement about two
     # Answers to questions (A answers of B questions).
     "ANSWER_COUNTS",  # (B,) int64: answers of each question; those of one question are adjacent
@@ -58,6 +62,7 @@ KEYS = (
     "U_TOKENS_IDS_WO_MASK",  # (R, T) int64: the tokens before masking
     "G_TOKENS_IDS",  # (R, T) int64 decoder input that begins with BOS; (R,) in a decoding step
     "U_TOKENS_TYPE",  # (R, T) int64
+    "U_POSITIONS",  # (R, T) int64: places of the tokens; a mask shares that of the word behind it
     "G_TOKENS_TYPE",  # (R, T) int64
     "TOKENS_MASKS",  # (R, T) bool: True = real token
     "EXT_U_TOKENS_MASKS",  # (R, 1, 1, T) additive

@@ -3,7 +3,7 @@
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,9 @@ def outputs_of(
             yield outputs
 
 
-def predict(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[str, Any]]:
+def predict(
+    cfg: "CfgNode", model: torch.nn.Module, loader: Any, truth_keys: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Run ``model`` over this rank's part of the data.
 
     Under INFERENCE.GENERATION_MODE sentences are decoded with the beam searcher, otherwise the
@@ -58,6 +60,8 @@ def predict(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[st
         cfg: The config; reads INFERENCE.{ID_KEY, VALUE, GENERATION_MODE} and SOLVER.PRECISION.
         model: The model, without a distributed wrapper; put back in its mode afterwards.
         loader: Yields batches or lists of samples.
+        truth_keys: Keys of batches, with an entry a record, that results bring along where the
+            data have them: what the evaluator compares with.
 
     Returns:
         One ``{ID_KEY: id, VALUE: output}`` per record; ids made of digits become integers.
@@ -65,11 +69,14 @@ def predict(cfg: "CfgNode", model: torch.nn.Module, loader: Any) -> list[dict[st
     arguments = (
         {"use_beam_search": True, "output_sents": True} if cfg.INFERENCE.GENERATION_MODE else {}
     )
-    return [
-        {cfg.INFERENCE.ID_KEY: plain_id(key), cfg.INFERENCE.VALUE: _plain(value)}
-        for outputs in outputs_of(cfg, model, loader, **arguments)
-        for key, value in zip(outputs[kfg.IDS], outputs[kfg.OUTPUT], strict=True)
-    ]
+    results = []
+    for outputs in outputs_of(cfg, model, loader, **arguments):
+        truth = {key: outputs[key] for key in truth_keys if key in outputs}
+        for row, (key, value) in enumerate(zip(outputs[kfg.IDS], outputs[kfg.OUTPUT], strict=True)):
+            result = {cfg.INFERENCE.ID_KEY: plain_id(key), cfg.INFERENCE.VALUE: _plain(value)}
+            result.update((name, _plain(values[row])) for name, values in truth.items())
+            results.append(result)
+    return results
 
 
 def evaluate(
@@ -81,13 +88,16 @@ def evaluate(
         cfg: The config.
         model: The model, possibly inside a distributed wrapper.
         loader: Yields this rank's part of the data, in batches.
-        evaluator: Has ``eval(results, epoch)`` or ``eval(results)``; None scores nothing.
+        evaluator: Has ``eval(results, epoch)`` or ``eval(results)``; None scores nothing. What
+            its ``truth_keys`` name is added to the results.
         epoch: Number for the names of result files; -1 outside of training.
 
     Returns:
         What the evaluator returned; ``{}`` where that is no dict.
     """
-    results = gather_results(predict(cfg, comm.unwrap_model(model), loader), cfg.INFERENCE.ID_KEY)
+    truth_keys = getattr(evaluator, "truth_keys", ())
+    results = predict(cfg, comm.unwrap_model(model), loader, truth_keys)
+    results = gather_results(results, cfg.INFERENCE.ID_KEY)
     return on_all_ranks(
         lambda: call_evaluator(evaluator, results, epoch) if evaluator is not None else {}
     )

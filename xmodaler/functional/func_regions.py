@@ -15,10 +15,12 @@ from xmodaler.utils.errors import UserError
 __all__ = [
     "Box",
     "CropView",
+    "box_in_pixels",
     "centre_box",
     "clip_box",
     "draw_view",
     "keep_rows",
+    "overlap_of_boxes",
     "overlap_of_predictions",
     "patch_mask",
 ]
@@ -116,6 +118,12 @@ def centre_box(box: Sequence[float], width: float, height: float) -> Box:
     return (x + wide / 2) / width, (y + high / 2) / height, wide / width, high / height
 
 
+def box_in_pixels(box: Sequence[float], width: float, height: float) -> Box:
+    """The box x, y, width, height of a picture that :func:`centre_box` describes by shares."""
+    x, y, wide, high = box
+    return (x - wide / 2) * width, (y - high / 2) * height, wide * width, high * height
+
+
 def patch_mask(box: Sequence[float], size: int, patch: int) -> np.ndarray:
     """Which patches a box touches.
 
@@ -159,6 +167,22 @@ def keep_rows(number: int, wanted: int, rng: Random) -> list[int]:
     if missing <= number:
         return [*range(number), *rng.sample(range(number), missing)]
     return [row % number for row in range(wanted)]
+
+
+def overlap_of_boxes(first: Sequence[float], second: Sequence[float]) -> float:
+    """Intersection over union, 0 to 1.
+
+    Args:
+        first: A box.
+        second: A box.
+    """
+    sides = [
+        max(0.0, min(first[i] + first[i + 2], second[i] + second[i + 2]) - max(first[i], second[i]))
+        for i in (0, 1)
+    ]
+    shared = sides[0] * sides[1]
+    union = first[2] * first[3] + second[2] * second[3] - shared
+    return shared / union if union > 0 else 0.0
 
 
 def overlap_of_predictions(first: Sequence[float], second: Sequence[float]) -> float:

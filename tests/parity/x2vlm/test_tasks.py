@@ -200,3 +200,16 @@ def test_tasks_in_many_languages(load_fixture, parity, task):
         (loss,) = learn(CrossEntropy(), outputs).values()
     parity.close(loss, fixture.expected[f"{task}/loss"], "loss")
     parity.gradients(model, fixture, task)
+
+
+def test_published_overlaps_of_boxes(load_fixture, parity):
+    from xmodaler.functional.func_regions import box_in_pixels, overlap_of_predictions
+
+    fixture = load_fixture("grounding")
+    inputs = fixture.below("iou/", fixture.inputs)
+    rows = zip(inputs["pred_cxcywh"], inputs["img_wh"], inputs["gt_xywh_px"], strict=True)
+    overlaps = [
+        overlap_of_predictions(box_in_pixels(box.tolist(), *size.tolist()), right.tolist())
+        for box, size, right in rows
+    ]
+    parity.close(torch.tensor(overlaps), fixture.expected["iou/iou"], "iou")
