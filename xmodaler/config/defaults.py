@@ -80,6 +80,45 @@ _C.DATALOADER.REGIONS.MOST = 5  # rows of a picture
 _C.DATALOADER.REGIONS.LEAST_SEEN = 0.5  # of the area of a box
 _C.DATALOADER.REGIONS.CAREFUL_MIRROR = True  # no mirror where a text says left or right
 
+# Records of JSON of the tasks of X²-VLM (JsonRetrievalDataset, JsonVQADataset, ...).
+_C.DATALOADER.TASK = CN()
+_C.DATALOADER.TASK.IMAGE_KEY = "image"
+_C.DATALOADER.TASK.TEXT_KEY = "caption"
+_C.DATALOADER.TASK.INDEX_KEY = "image_id"
+_C.DATALOADER.TASK.IMAGE_IN_LINE = False  # True: base64 of the file; False: a path
+_C.DATALOADER.TASK.VIDEO = False  # videos of MAX_FEAT_NUM frames, below VIDEO_FOLDER
+_C.DATALOADER.TASK.AUGMENT = True  # training pictures are cropped, mirrored and changed by chance
+_C.DATALOADER.TASK.SMALLEST_CROP = 0.5  # of the area
+_C.DATALOADER.TASK.MAX_WORDS = 30  # of a text; MODEL.MAX_SEQ_LEN limits word pieces
+_C.DATALOADER.TASK.TEST_MAX_WORDS = 0  # in evaluation; 0 for MAX_WORDS
+
+# Kinds of data that are mixed in one batch (X2VLMPretrainer); those with an ANNFILE take part.
+# SETTINGS are options for a kind alone, such as [MODEL.MAX_SEQ_LEN, 64].
+_C.DATALOADER.GROUPS = CN()
+_C.DATALOADER.GROUPS.EPOCH_SIZE = 0  # records of the first kind; 0: as many as it has
+for _kind, _dataset in {
+    "IMAGES": "ImageTextLines",
+    "REGIONS": "RegionLines",
+    "VIDEOS": "VideoLines",
+    "TEXTS": "TextLines",
+    "PARALLEL_TEXTS": "ParallelTextLines",
+}.items():
+    _node = CN()
+    _node.DATASET = _dataset
+    _node.ANNFILE = ""
+    _node.BATCH_SIZE = 0  # records of a process; 0: TRAIN_BATCH_SIZE
+    _node.NUM_WORKERS = -1  # < 0: DATALOADER.NUM_WORKERS
+    _node.WEIGHT = 1.0  # of its losses
+    _node.SETTINGS = []
+    _C.DATALOADER.GROUPS[_kind] = _node
+for _node in (_C.DATALOADER.GROUPS.IMAGES, _C.DATALOADER.GROUPS.VIDEOS):
+    _node.CLEAN_ANNFILE = ""  # less noisy data that replace the others now and then
+    _node.CLEAN_SHARE = 0.0  # of the batches
+    _node.CLEAN_SETTINGS = []
+_C.DATALOADER.GROUPS.REGIONS.ROWS = 0  # regions of a batch; 0: all there are
+_C.DATALOADER.GROUPS.REGIONS.REPEAT_ROWS = True  # to have ROWS, at the price of false negatives
+_C.DATALOADER.GROUPS.REGIONS.BOXES_ONLY = False  # regions teach nothing but where they are
+
 # Which file an image id has: a JSON whose images[] hold id, file_name and optionally split, or a
 # pattern such as 'COCO_val2014_{:012d}.jpg'.
 _C.DATALOADER.IMAGE_LIST = ""
@@ -101,6 +140,10 @@ _C.DATALOADER.MAX_BAD_FRACTION = 0.01  # more unreadable records than this stop 
 
 _C.ENGINE = CN()
 _C.ENGINE.NAME = "DefaultTrainer"
+# X2VLMPretrainer: a backward pass for every kind of data, which needs less memory, and how many
+# steps teach which texts belong to which pictures (< 0: all).
+_C.ENGINE.BACKWARD_PER_GROUP = False
+_C.ENGINE.MATCHING_STEPS = -1
 
 _C.SCHEDULED_SAMPLING = CN()
 _C.SCHEDULED_SAMPLING.START_EPOCH = 0

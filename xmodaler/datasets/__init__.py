@@ -26,6 +26,7 @@ from .images import (
     VCRDataset,
     VQADataset,
 )
+from .mixed_loader import MixedLoader, build_mixed_loader
 from .pretrain import (
     ImageTextLines,
     ParallelTextLines,
@@ -34,6 +35,7 @@ from .pretrain import (
     VideoLines,
 )
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
+from .tasks import JsonRecords
 from .videos import MSRVTTDataset, MSVDDataset, VideoCaptionDataset
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "Flickr30kDatasetForSingleStream",
     "Flickr30kDatasetForSingleStreamVal",
     "ImageTextLines",
+    "JsonRecords",
     "MSCoCoBertDataset",
     "MSCoCoCOSNetDataset",
     "MSCoCoDataset",
@@ -58,6 +61,7 @@ __all__ = [
     "MSRVTTDataset",
     "MSVDDataset",
     "MapDataset",
+    "MixedLoader",
     "ParallelTextLines",
     "RegionLines",
     "ResumableBatchSampler",
@@ -69,6 +73,7 @@ __all__ = [
     "VideoCaptionDataset",
     "VideoLines",
     "build_dataset_mapper",
+    "build_mixed_loader",
     "build_xmodaler_train_loader",
     "build_xmodaler_valtest_loader",
     "collate",
