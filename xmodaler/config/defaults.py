@@ -87,9 +87,11 @@ _C.DATALOADER.TASK.TEXT_KEY = "caption"
 _C.DATALOADER.TASK.INDEX_KEY = "image_id"
 _C.DATALOADER.TASK.IMAGE_IN_LINE = False  # True: base64 of the file; False: a path
 _C.DATALOADER.TASK.VIDEO = False  # videos of MAX_FEAT_NUM frames, below VIDEO_FOLDER
+_C.DATALOADER.TASK.COCO_FOLDER = ""  # where paths with COCO in them begin; '' for IMAGE_FOLDER
 _C.DATALOADER.TASK.AUGMENT = True  # training pictures are cropped, mirrored and changed by chance
 _C.DATALOADER.TASK.SMALLEST_CROP = 0.5  # of the area
 _C.DATALOADER.TASK.MAX_WORDS = 30  # of a text; MODEL.MAX_SEQ_LEN limits word pieces
+_C.DATALOADER.TASK.REFER = ""  # REFER's refs*.p (or .json) beside instances.json, or their folder
 _C.DATALOADER.TASK.TEST_MAX_WORDS = 0  # in evaluation; 0 for MAX_WORDS
 
 # Kinds of data that are mixed in one batch (X2VLMPretrainer); those with an ANNFILE take part.
@@ -319,5 +321,7 @@ _C.INFERENCE.TEST_ANNFILE = "captions_test5k.json"
 _C.INFERENCE.GENERATION_MODE = True
 _C.INFERENCE.METRICS = []  # caption metrics to compute, such as [BLEU, CIDEr]; [] for all
 _C.INFERENCE.PIXEL_IOU = False  # overlaps of boxes as the published scores of RefCOCO count them
+# Candidates of each query that models with fusion score again; 0 ranks by vectors alone.
+_C.INFERENCE.RERANK = 32
 _C.INFERENCE.VAL_EVAL_START = -1
 _C.INFERENCE.TEST_EVAL_START = -1

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
-from torchvision.transforms import v2
 
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional.func_regions import Box, centre_box, clip_box, draw_view
@@ -16,6 +15,7 @@ from xmodaler.utils.errors import UserError
 from ..augmentation import COLOUR_CHANGES, RandAugment
 from ..bad_samples import SampleError
 from ..build import DATASETS_REGISTRY
+from ..pictures import PictureReader
 from ..pretrain.regions import crop_picture
 from .records import JsonRecords
 from .refer import ReferFolder, read_refs, sentences_of
@@ -67,6 +67,8 @@ class JsonGroundingDataset(JsonRecords):
         self.splits = frozenset(splits)
         self.augment = augment
         self._folder: ReferFolder | None = None
+        self._fault: UserError | None = None
+        self._whole = PictureReader(self.source.size)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, stage: str = "train") -> dict[str, Any]:
@@ -88,8 +90,11 @@ class JsonGroundingDataset(JsonRecords):
         Raises:
             UserError: A file cannot be read, or has no phrase of the splits.
         """
+        self._folder, self._fault = None, None
         records = super().load_raw_data(cfg)
         self._folder = None
+        if self._fault is not None:
+            raise self._fault
         if not records:
             names = ", ".join(sorted(self.splits))
             raise UserError(f"'{self.files}' has no phrase of the split {names}")
@@ -109,7 +114,7 @@ class JsonGroundingDataset(JsonRecords):
             where = f"{os.path.basename(file.path)} ref {entry.get('ref_id')}"
             try:
                 made = [{"where": where, **record} for record in self.records_of(entry, file)]
-            except (ValueError, KeyError, TypeError) as error:
+            except (UserError, ValueError, KeyError, TypeError) as error:
                 made = [{"where": where, "record_id": where, "error": str(error)}]
             records += made
         return records
@@ -165,12 +170,17 @@ class JsonGroundingDataset(JsonRecords):
     def _places(self, path: str) -> ReferFolder:
         """The annotations that say where boxes are."""
         if self._folder is None:
-            if not (self.refer or path):
-                raise UserError(
-                    "records with a ref_id and no box need DATALOADER.TASK.REFER, the folder of "
-                    "refs*.p (or refs*.json) and instances.json"
-                )
-            self._folder = ReferFolder(self.refer or path)
+            try:
+                if not (self.refer or path):
+                    raise UserError(
+                        "records with a ref_id and no box need DATALOADER.TASK.REFER, the folder "
+                        "of refs*.p (or refs*.json) and instances.json"
+                    )
+                self._folder = ReferFolder(self.refer or path)
+            except UserError as error:
+                # Not the fault of a record: nothing can be read without it.
+                self._fault = error
+                raise
         return self._folder
 
     # -- samples ------------------------------------------------------------------------------
@@ -186,12 +196,9 @@ class JsonGroundingDataset(JsonRecords):
         sample = {kfg.U_TOKENS_IDS: self.tokens(record)[0]}
         if self.stage == "train":
             return {**sample, **self._part(picture, random.choice(clipped), record)}
-        size = self.source.size
-        bicubic = v2.InterpolationMode.BICUBIC
-        square = v2.functional.resize(picture, [size, size], interpolation=bicubic)
         return {
             **sample,
-            kfg.IMAGES: v2.functional.pil_to_tensor(square),
+            kfg.IMAGES: self._whole.convert(picture),
             kfg.TARGET_BBOX: np.array(centre_box(boxes[0], *picture.size), dtype=np.float32),
             kfg.TRUE_BOXES: np.array(boxes, dtype=np.float32),
             kfg.PICTURE_SIZES: np.array(picture.size),
