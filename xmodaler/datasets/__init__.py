@@ -35,7 +35,13 @@ from .pretrain import (
     VideoLines,
 )
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
-from .tasks import JsonRecords
+from .tasks import (
+    JsonEntailmentDataset,
+    JsonGroundingDataset,
+    JsonReasoningDataset,
+    JsonRecords,
+    JsonRetrievalDataset,
+)
 from .videos import MSRVTTDataset, MSVDDataset, VideoCaptionDataset
 
 __all__ = [
@@ -51,7 +57,11 @@ __all__ = [
     "Flickr30kDatasetForSingleStream",
     "Flickr30kDatasetForSingleStreamVal",
     "ImageTextLines",
+    "JsonEntailmentDataset",
+    "JsonGroundingDataset",
+    "JsonReasoningDataset",
     "JsonRecords",
+    "JsonRetrievalDataset",
     "MSCoCoBertDataset",
     "MSCoCoCOSNetDataset",
     "MSCoCoDataset",

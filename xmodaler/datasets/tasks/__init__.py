@@ -1,7 +1,22 @@
 """Samples of the tasks that models of pictures and texts are fine-tuned on."""
 
+from .entailment import JsonEntailmentDataset
+from .grounding import JsonGroundingDataset
+from .reasoning import JsonReasoningDataset
 from .records import JsonRecords
+from .refer import ReferFolder
+from .retrieval import JsonRetrievalDataset
 from .task_files import read_task_file, task_files
 from .visuals import TaskVisuals
 
-__all__ = ["JsonRecords", "TaskVisuals", "read_task_file", "task_files"]
+__all__ = [
+    "JsonEntailmentDataset",
+    "JsonGroundingDataset",
+    "JsonReasoningDataset",
+    "JsonRecords",
+    "JsonRetrievalDataset",
+    "ReferFolder",
+    "TaskVisuals",
+    "read_task_file",
+    "task_files",
+]
