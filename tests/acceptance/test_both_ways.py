@@ -54,6 +54,7 @@ SIZES = {
     "CoAttentionBertEncoder": {"BERT": {"V_NUM_HIDDEN_LAYERS": 1, "NUM_UNDERSTANDING_LAYERS": 1}},
     "UniterPretrain": UNITER,
     "X2VLMPretrain": {**TOWERS, "PREDICTOR": "BertPredictionHead"},
+    "X2VLMCaptioner": {**TOWERS, "PREDICTOR": "BertPredictionHead"},
     "X2VLMRetrieval": TOWERS,
     "X2VLMVQA": TOWERS,
     "X2VLMReasoning": TOWERS,

@@ -26,14 +26,17 @@ def outputs(seed=0, rows=4, length=6, key="G"):
     return {f"{key}_LOGITS": logits.float().requires_grad_(), f"{key}_TARGET_IDS": targets}
 
 
-def smoothed(logits, targets, epsilon):
+def smoothed(logits, targets, epsilon, excluded=-1):
     """KL divergence written out word by word."""
     total, count = 0.0, 0
     log_probs = torch.log_softmax(logits.double(), dim=-1)
     for row, target in zip(log_probs.flatten(0, -2), targets.flatten().tolist(), strict=True):
         if target < 0:
             continue
-        q = torch.full((WORDS,), epsilon / (WORDS - 1), dtype=torch.double)
+        others = WORDS - 1 if excluded < 0 else WORDS - 2
+        q = torch.full((WORDS,), epsilon / others, dtype=torch.double)
+        if excluded >= 0:
+            q[excluded] = 0
         q[target] = 1 - epsilon
         total = total + torch.where(q > 0, q * (q.clamp(min=1e-300).log() - row), 0.0).sum()
         count += 1
@@ -45,6 +48,19 @@ def test_label_smoothing_is_the_divergence(epsilon):
     batch = outputs()
     (value,) = LabelSmoothing(label_smoothing=epsilon)(batch).values()
     reference = smoothed(batch[kfg.G_LOGITS], batch[kfg.G_TARGET_IDS], epsilon)
+    torch.testing.assert_close(value.double(), reference, atol=1e-5, rtol=1e-5)
+    (grad,) = torch.autograd.grad(value, batch[kfg.G_LOGITS])
+    (expected,) = torch.autograd.grad(reference, batch[kfg.G_LOGITS])
+    torch.testing.assert_close(grad, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1, 0.5])
+def test_smoothing_can_leave_a_word_out(epsilon):
+    batch = outputs()
+    targets = batch[kfg.G_TARGET_IDS]
+    targets[targets == 4] = 5
+    (value,) = LabelSmoothing(label_smoothing=epsilon, excluded=4)(batch).values()
+    reference = smoothed(batch[kfg.G_LOGITS], targets, epsilon, excluded=4)
     torch.testing.assert_close(value.double(), reference, atol=1e-5, rtol=1e-5)
     (grad,) = torch.autograd.grad(value, batch[kfg.G_LOGITS])
     (expected,) = torch.autograd.grad(reference, batch[kfg.G_LOGITS])

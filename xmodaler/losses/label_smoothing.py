@@ -21,20 +21,24 @@ class LabelSmoothing(nn.Module):
 
     Args:
         label_smoothing: e in [0, 1).
+        excluded: A word that gets nothing while the others share e, ``e / (V - 2)`` each, as
+            X²-VLM's captioner (Zeng et al. 2023) has it of the begin of sentence; -1 for none.
     """
 
     @configurable
-    def __init__(self, *, label_smoothing: float) -> None:
+    def __init__(self, *, label_smoothing: float, excluded: int = -1) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(
                 f"LOSSES.LABELSMOOTHING is {label_smoothing}; it must be at least 0 and below 1"
             )
         self.label_smoothing = label_smoothing
+        self.excluded = excluded
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        return {"label_smoothing": cfg.LOSSES.LABELSMOOTHING}
+        losses = cfg.LOSSES
+        return {"label_smoothing": losses.LABELSMOOTHING, "excluded": losses.SMOOTHING_EXCLUDES}
 
     @classmethod
     def add_config(cls, cfg: CfgNode) -> None:
@@ -49,14 +53,15 @@ class LabelSmoothing(nn.Module):
 
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         epsilon, words = self.label_smoothing, logits.shape[-1]
-        # q as a mixture: e / (V - 1) everywhere, the rest of the mass on the target.
-        uniform = epsilon * words / (words - 1)
+        others = words - 1 if self.excluded < 0 else words - 2
+        # q as a mixture: e / others everywhere, the rest of the mass on the target.
+        uniform = epsilon * words / others
         if uniform > 1:
             raise UserError(
                 f"LOSSES.LABELSMOOTHING {epsilon} leaves the target less than any other of "
-                f"{words} words; it must be at most {(words - 1) / words:.3g}"
+                f"{words} words; it must be at most {others / words:.3g}"
             )
         log_q = (1 - epsilon) * math.log(1 - epsilon)
         if epsilon > 0:
-            log_q += epsilon * math.log(epsilon / (words - 1))
-        return token_cross_entropy(logits, targets, uniform, offset=log_q)
+            log_q += epsilon * math.log(epsilon / others)
+        return token_cross_entropy(logits, targets, uniform, log_q, self.excluded)

@@ -50,7 +50,11 @@ def _by_question(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def token_cross_entropy(
-    logits: Tensor, targets: Tensor, uniform: float = 0.0, offset: float = 0.0
+    logits: Tensor,
+    targets: Tensor,
+    uniform: float = 0.0,
+    offset: float = 0.0,
+    excluded: int = -1,
 ) -> Tensor:
     """``offset - sum_v q_v log p_v``, mean over targets, ``q = (1 - u) onehot + u / V``.
 
@@ -62,6 +66,7 @@ def token_cross_entropy(
         targets: (...) int64, negative where there is nothing to predict; such rows are dropped.
         uniform: Weight u of the uniform distribution.
         offset: Added for every target.
+        excluded: A word whose share ``u / V`` goes to the target; -1 for none.
 
     Returns:
         A scalar in float32; 0 when there is no target.
@@ -78,4 +83,8 @@ def token_cross_entropy(
     total = F.cross_entropy(
         rows.float(), ids, ignore_index=IGNORED, reduction="sum", label_smoothing=uniform
     )
+    if uniform and excluded >= 0:
+        # log p of the target for that of the word: the difference of their logits.
+        moved = rows[:, excluded] - rows.gather(1, ids.clamp(min=0)[:, None]).squeeze(1)
+        total = total + uniform / rows.shape[1] * moved.float().where(ids >= 0, 0.0).sum()
     return (total + offset * number) / count

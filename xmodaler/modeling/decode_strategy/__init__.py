@@ -5,6 +5,7 @@ from .build import DECODE_STRATEGY_REGISTRY, build_beam_searcher, build_greedy_d
 from .decode_strategy import DecodeStrategy
 from .ensemble_beam_searcher import EnsembleBeamSearcher, ModelAverage
 from .greedy_decoder import GreedyDecoder
+from .refilling_beam_searcher import RefillingBeamSearcher
 
 __all__ = [
     "DECODE_STRATEGY_REGISTRY",
@@ -13,6 +14,7 @@ __all__ = [
     "EnsembleBeamSearcher",
     "GreedyDecoder",
     "ModelAverage",
+    "RefillingBeamSearcher",
     "build_beam_searcher",
     "build_greedy_decoder",
 ]

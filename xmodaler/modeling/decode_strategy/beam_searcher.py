@@ -81,6 +81,13 @@ class BeamSearcher(DecodeStrategy):
     """
 
     def _forward(self, batched_inputs: dict[str, Any], model: StepModel) -> dict[str, Any]:
+        out_size, state, words = self._begin(batched_inputs, model)
+        scores, steps = self._search(words, state, model, out_size)
+        result = {**state.get("outputs", {}), **self._best(scores, steps, out_size)}
+        return self._one_or_many(result, out_size)
+
+    def _begin(self, batched_inputs: dict[str, Any], model: StepModel) -> tuple[int, State, Tensor]:
+        """How many sentences are asked for, the state of the model, and the first words (B,)."""
         out_size = int(batched_inputs.get("OUT_SIZE", 1))
         if not 1 <= out_size <= self.beam_size:
             raise UserError(
@@ -88,14 +95,23 @@ class BeamSearcher(DecodeStrategy):
                 f"{self.beam_size} returns between 1 and {self.beam_size} sentences per image."
             )
         state = model.start(batched_inputs)
-        outputs = state.get("outputs", {})
-        words = first_words(state, self.bos_token_id)
-        scores, steps = self._search(words, state, model, out_size)
-        result = {**outputs, **self._best(scores, steps, out_size)}
+        return out_size, state, first_words(state, self.bos_token_id)
+
+    def _one_or_many(self, result: dict[str, Any], out_size: int) -> dict[str, Any]:
+        """The same, its sentences (B, T) where one per image was asked for."""
         if out_size == 1:
             for key in (kfg.G_SENTS_IDS, kfg.G_LOGP):
                 result[key] = result[key].squeeze(1)
         return result
+
+    def _first_beams(self, images: int, device: torch.device, rules: WordRules | None) -> Beams:
+        """One empty hypothesis per image."""
+        return Beams(
+            images=torch.arange(images, device=device),
+            scores=torch.zeros(images, 1, device=device),
+            finished=torch.zeros(images, 1, dtype=torch.bool, device=device),
+            history=None if rules is None else torch.zeros(images, 1, 0, device=device).long(),
+        )
 
     def _search(
         self, words: Tensor, state: State, model: StepModel, out_size: int
@@ -105,12 +121,7 @@ class BeamSearcher(DecodeStrategy):
         rules = self.word_rules()
         deciding = self.beam_size if self.length_penalty else out_size
         check_period = self.steps_between_checks(device)
-        beams = Beams(
-            images=torch.arange(batch_size, device=device),
-            scores=torch.zeros(batch_size, 1, device=device),
-            finished=torch.zeros(batch_size, 1, dtype=torch.bool, device=device),
-            history=words.new_zeros(batch_size, 1, 0) if rules is not None else None,
-        )
+        beams = self._first_beams(batch_size, device, rules)
         final_scores: Tensor | None = None
         steps: list[Step] = []
         for time in range(self.max_seq_len):
@@ -189,7 +200,7 @@ class BeamSearcher(DecodeStrategy):
             slots = slots[:, :out_size]
         words, log_probs, attention = [], [], []
         for step in reversed(steps):
-            step = _spread(step, batch_size)
+            step = spread(step, batch_size)
             words.append(step.words.gather(1, slots))
             log_probs.append(step.log_probs.gather(1, slots))
             slots = step.parents.gather(1, slots)
@@ -219,7 +230,7 @@ class BeamSearcher(DecodeStrategy):
         return scores / lengths.to(scores.dtype) ** self.length_penalty
 
 
-def _spread(step: Step, batch_size: int) -> Step:
+def spread(step: Step, batch_size: int) -> Step:
     """The step for all B images; those no longer searched keep their beams and add nothing."""
     if len(step.images) == batch_size:
         return step

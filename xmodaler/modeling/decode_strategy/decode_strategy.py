@@ -53,6 +53,7 @@ class DecodeStrategy(nn.Module, ABC):
         eos_token_id: Id that ends a sentence; None for [SEP] of ``bert_tokenizer``.
         vocab_size: V of the model, to be checked against the vocabulary file; None skips that.
         length_penalty: Exponent of the length by which beam search divides scores; 0 for none.
+        min_length: Words before which no sentence ends.
         no_repeat_ngram: No n-gram of this many words occurs twice in a sentence; 0 for no rule.
         suppress_words: Words (or their ids) that are never generated.
         temperature: Logits are divided by it before sampling.
@@ -72,6 +73,7 @@ class DecodeStrategy(nn.Module, ABC):
         eos_token_id: int | None = 0,
         vocab_size: int | None = None,
         length_penalty: float = 0.0,
+        min_length: int = 0,
         no_repeat_ngram: int = 0,
         suppress_words: Sequence[str | int] = (),
         temperature: float = 1.0,
@@ -85,6 +87,12 @@ class DecodeStrategy(nn.Module, ABC):
         _check_range("DECODE_STRATEGY.TOP_K", top_k, top_k >= 0, "0 (all words) or more")
         _check_range("DECODE_STRATEGY.TOP_P", top_p, 0 < top_p <= 1, "above 0 and at most 1")
         _check_range(
+            "DECODE_STRATEGY.MIN_LENGTH",
+            min_length,
+            0 <= min_length < max_seq_len,
+            f"0 or more and below the greatest length, {max_seq_len}",
+        )
+        _check_range(
             "DECODE_STRATEGY.NO_REPEAT_NGRAM", no_repeat_ngram, no_repeat_ngram >= 0, "0 or more"
         )
         self.vocab_path = vocab_path
@@ -95,6 +103,7 @@ class DecodeStrategy(nn.Module, ABC):
         self._eos_token_id = eos_token_id
         self.vocab_size = vocab_size
         self.length_penalty = length_penalty
+        self.min_length = min_length
         self.no_repeat_ngram = no_repeat_ngram
         self.suppress_words = tuple(suppress_words)
         self.temperature = temperature
@@ -109,12 +118,13 @@ class DecodeStrategy(nn.Module, ABC):
         settings = {
             "vocab_path": cfg.INFERENCE.VOCAB,
             "beam_size": options.BEAM_SIZE,
-            "max_seq_len": cfg.MODEL.MAX_SEQ_LEN,
+            "max_seq_len": options.MAX_LENGTH or cfg.MODEL.MAX_SEQ_LEN,
             "bert_tokenizer": None,
             "bos_token_id": 0,
             "eos_token_id": 0,
             "vocab_size": cfg.MODEL.VOCAB_SIZE,
             "length_penalty": options.LENGTH_PENALTY,
+            "min_length": options.MIN_LENGTH,
             "no_repeat_ngram": options.NO_REPEAT_NGRAM,
             "suppress_words": options.SUPPRESS_WORDS,
             "temperature": options.TEMPERATURE,
@@ -211,10 +221,10 @@ class DecodeStrategy(nn.Module, ABC):
 
     def word_rules(self) -> WordRules | None:
         """The rules that forbid words, or None when there are none."""
-        if not self.suppress_words and not self.no_repeat_ngram:
+        if not self.suppress_words and not self.no_repeat_ngram and not self.min_length:
             return None
         suppressed = [self._word_id(word) for word in self.suppress_words]
-        return WordRules(suppressed, self.no_repeat_ngram)
+        return WordRules(suppressed, self.no_repeat_ngram, self.min_length, self.eos_token_id)
 
     def _word_id(self, word: str | int) -> int:
         if isinstance(word, int):

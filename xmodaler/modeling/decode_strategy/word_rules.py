@@ -14,11 +14,21 @@ class WordRules:
         suppressed_ids: Ids that must never come.
         no_repeat_ngram: Length of n-grams that must not come twice; 0 for no such rule. The end
             of a sentence is never forbidden by it.
+        min_length: Words before which the end of a sentence must not come.
+        eos_token_id: The end of a sentence.
     """
 
-    def __init__(self, suppressed_ids: list[int], no_repeat_ngram: int) -> None:
+    def __init__(
+        self,
+        suppressed_ids: list[int],
+        no_repeat_ngram: int,
+        min_length: int = 0,
+        eos_token_id: int = 0,
+    ) -> None:
         self.suppressed_ids = suppressed_ids
         self.no_repeat_ngram = no_repeat_ngram
+        self.min_length = min_length
+        self.eos_token_id = eos_token_id
 
     def __call__(self, log_probs: Tensor, history: Tensor) -> Tensor:
         """Apply the rules.
@@ -30,8 +40,11 @@ class WordRules:
         Returns:
             (R, V), a new tensor.
         """
-        if self.suppressed_ids:
-            index = torch.tensor(self.suppressed_ids, device=log_probs.device)
+        suppressed = list(self.suppressed_ids)
+        if history.size(1) < self.min_length:
+            suppressed.append(self.eos_token_id)
+        if suppressed:
+            index = torch.tensor(suppressed, device=log_probs.device)
             log_probs = log_probs.index_fill(1, index, float("-inf"))
         if 0 < self.no_repeat_ngram <= history.size(1):
             repeats = self._completes_old_ngram(history, log_probs.size(1))

@@ -12,6 +12,8 @@ from xmodaler.config import CfgNode, configurable, kfg
 
 from ..layers.bert_attention import KeysValues
 from ..layers.bert_stack import BertSizes, encoder_stack, fusion_stack
+from ..layers.few_rows import StepWeights
+from ..layers.kv_cache import Cache
 from ..layers.packing import Packing
 from .build import ENCODER_REGISTRY
 
@@ -181,6 +183,52 @@ class TextFusionEncoder(nn.Module):
         for layer, keys_values in zip(self.fusion_layers, memory, strict=True):
             x = self._run(_with_memory, layer, x, keys_values, mask, memory.mask, packing)
         return x
+
+    def step(
+        self,
+        x: Tensor,
+        memory: FusionMemory,
+        cache: Cache,
+        mask: Tensor | None,
+        weights: StepWeights | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """All layers on Q new words per picture.
+
+        Args:
+            x: Embedded words (B * Q, D), those of a picture adjacent.
+            memory: Of B pictures.
+            cache: Keys and values of earlier words, a layer for each of both towers; receives
+                those of ``x`` in the slots from ``used`` on. The caller counts them as used.
+            mask: Additive (B, 1, Q, slots), which words each one sees; None for all.
+            weights: Copies of weights made for decoding.
+            need_weights: Return the attention of the last layer to the pictures too.
+
+        Returns:
+            States (B * Q, D), and the attention (B, heads, Q, N) or None.
+        """
+        images = memory.layers[0][0].shape[0]
+        for number, layer in enumerate(self.text_layers):
+            x = layer.step(x, mask, cache, number, images, weights)
+        attention = None
+        first, last = len(self.text_layers), len(self.fusion_layers) - 1
+        for number, (layer, pair) in enumerate(zip(self.fusion_layers, memory, strict=True)):
+            x, attention = layer.step(
+                x,
+                pair,
+                cache,
+                first + number,
+                mask,
+                memory.mask,
+                need_weights and number == last,
+                weights,
+            )
+        return x, attention
+
+    def step_layers(self) -> list[nn.Linear]:
+        """The layers that every step runs through."""
+        layers = [*self.text_layers, *self.fusion_layers]
+        return [linear for layer in layers for linear in layer.step_layers()]
 
     def _run(self, function: Any, layer: nn.Module, *arguments: Any) -> Tensor:
         if self.recompute and self.training and torch.is_grad_enabled():

@@ -14,6 +14,7 @@ from .uniter_pretrain import UniterPretrain
 from .uniter_retrieval import UniterRetrieval
 from .x2vlm import (
     X2VLMVQA,
+    X2VLMCaptioner,
     X2VLMClassifier,
     X2VLMGrounding,
     X2VLMPretrain,
@@ -35,6 +36,7 @@ __all__ = [
     "UniterForMMUnderstanding",
     "UniterPretrain",
     "UniterRetrieval",
+    "X2VLMCaptioner",
     "X2VLMClassifier",
     "X2VLMGrounding",
     "X2VLMPretrain",
