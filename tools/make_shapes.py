@@ -18,6 +18,11 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="leave out questions, choices, searches and pairs (understanding/)",
     )
+    parser.add_argument(
+        "--no-x2vlm",
+        action="store_true",
+        help="leave out what X²-VLM learns from (x2vlm/), which needs understanding/",
+    )
     args = parser.parse_args(argv)
 
     from xmodaler.datasets.synthetic import make_shapes
@@ -30,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         args.videos,
         progress=True,
         understanding=not args.no_understanding,
+        x2vlm=not (args.no_x2vlm or args.no_understanding),
     )
     print(f"{args.out}: " + ", ".join(f"{count} {split}" for split, count in sizes.items()))
     return 0

@@ -9,7 +9,8 @@ __all__ = ["mentions_sides", "pre_caption", "pre_question"]
 
 _SEPARATORS = str.maketrans(dict.fromkeys(",.'!?\"()*#:;~-/", " "))
 _SPACES = re.compile(r"\s{2,}")
-_SIDES = ("left", "right")
+# In English, German, French, and Chinese or Japanese.
+_SIDES = ("left", "right", "links", "linke", "rechts", "rechte", "gauche", "droite", "左", "右")
 
 
 def pre_caption(text: str, max_words: int) -> str:
@@ -41,7 +42,10 @@ def pre_question(text: str, max_words: int) -> str:
 
 
 def mentions_sides(texts: Iterable[str]) -> bool:
-    """Whether a text says "left" or "right", so that its picture must not be mirrored."""
+    """Whether a text says "left" or "right", so that its picture must not be mirrored.
+
+    The words of German, French, Chinese and Japanese count, too.
+    """
     return any(side in text.lower() for text in texts for side in _SIDES)
 
 

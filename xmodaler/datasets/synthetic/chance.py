@@ -24,6 +24,12 @@ STREAMS: tuple[str, ...] = (
     "choices",
     "twins",
     "twin_pictures",
+    "translations",
+    "crowds",
+    "references",
+    "crowd_references",
+    "statements",
+    "video_questions",
 )
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,11 @@ _ZIP_TIME = (2000, 1, 1, 0, 0, 0)
 def write_json(path: Path, content: Any) -> None:
     """One JSON value."""
     write_text(path, json.dumps(content, ensure_ascii=False))
+
+
+def write_lines(path: Path, records: Iterable[Any]) -> None:
+    """One JSON value a line."""
+    write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
 
 
 def write_text(path: Path, text: str) -> None:

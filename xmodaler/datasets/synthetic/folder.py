@@ -19,7 +19,8 @@ _SPLIT = f"({'|'.join(SPLITS)})"
 _FOLDERS = re.compile(
     rf"(video_)?features|cosnet|(images|videos)(/{_SPLIT})?|understanding(/(vqa|vcr))?"
     r"|understanding/flickr30k(/(images|features))?|understanding/conceptual(/features(_val)?)?"
-    r"|understanding/\w+/cache"
+    r"|understanding/\w+/cache|x2vlm|x2vlm/(frames(/\d{7})?|grounding/images|multilingual/[a-z]{2})"
+    r"|x2vlm/(pretrain|retrieval|vqa|grounding|reasoning|video_qa|captions|multilingual)"
 )
 _FILES = re.compile(
     rf"(images|videos)/{_SPLIT}/\d{{7}}\.png|features/\d{{7}}\.npz"
@@ -31,6 +32,8 @@ _FILES = re.compile(
     r"|understanding/flickr30k/(\w+\.jsonline|images/\d{7}\.png|features/\d{7}\.npz)"
     r"|understanding/conceptual/([\w.-]+\.(tsv|txt)|features(_val)?/\d+\.npz)"
     r"|understanding/\w+/cache/[\w.-]+"  # what mappers keep beside annotations
+    r"|x2vlm/(vocab\.txt|frames/\d{7}/\d{2}\.png|grounding/images/\d{7}\.png)"
+    r"|x2vlm/[a-z_]+/([a-z]{2}/)?\w+\.jsonl?"
     rf"|{re.escape(MARKER)}"
 )
 

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from xmodaler.datasets.synthetic.chance import Chooser
-from xmodaler.datasets.synthetic.concepts import COLOURS, GROUND_COLOURS
+from xmodaler.datasets.synthetic.concepts import COLOURS, GROUND_COLOURS, KINDS, PATTERNS, SIZES
 from xmodaler.datasets.synthetic.plans import Mention, Plan
 from xmodaler.datasets.synthetic.scene import Ground
 
 Wordings = Mapping[str, tuple[tuple[float, str], ...]]
 
 
-class Language(Protocol):
-    """What a language must be able to say; the chooser decides between its wordings."""
+class PictureLanguage(Protocol):
+    """What a language must be able to say of pictures; the chooser decides between its wordings."""
 
     def sentence(self, plan: Plan, chooser: Chooser) -> str:
         """One caption of a picture."""
         ...
 
+    def words(self) -> list[str]:
+        """Every word that a caption may hold, in alphabetical order."""
+        ...
+
+
+class Language(PictureLanguage, Protocol):
+    """A language that knows videos too."""
+
     def video_sentence(self, plan: Plan, chooser: Chooser) -> str:
         """One caption of a video."""
         ...
 
-    def words(self) -> list[str]:
-        """Every word that a caption may hold, in alphabetical order."""
-        ...
+
+def all_mentions() -> Iterator[Mention]:
+    """Whatever can be mentioned of a picture."""
+    looks = itertools.product(KINDS, COLOURS, (None, *SIZES), range(1, 6))
+    for kind, colour, size, count in looks:
+        yield Mention(tuple(range(count)), kind, colour, size)
+
+
+def all_grounds() -> Iterator[Ground]:
+    """Every ground."""
+    return itertools.starmap(Ground, itertools.product(GROUND_COLOURS, PATTERNS))
 
 
 @dataclass(frozen=True)

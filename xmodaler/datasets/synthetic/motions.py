@@ -76,6 +76,14 @@ def motions_to_json(motions: Motions) -> list[dict[str, Any]]:
     return [{"members": list(members), **asdict(motion)} for members, motion in motions.items()]
 
 
+def motions_from_json(records: list[dict[str, Any]]) -> Motions:
+    """The inverse of :func:`motions_to_json`."""
+    return {
+        tuple(record["members"]): Motion(record["name"], record["start"], record["end"])
+        for record in records
+    }
+
+
 def move_scene(scene: Scene, motions: Motions, time: float, frame: int) -> Scene:
     """The scene at a time between 0 and 1."""
     shapes = list(scene.shapes)

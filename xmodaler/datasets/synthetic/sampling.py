@@ -75,6 +75,31 @@ def sample_scene(seed: int, split: str, index: int) -> Scene:
             return Scene(shapes, ground)
 
 
+def sample_crowd(seed: int, split: str, index: int) -> Scene:
+    """A scene of three or four shapes, some of one kind or colour, owned by the split."""
+    chooser = RandomChooser(generator(seed, split, index, "crowds"))
+    while True:
+        ground = Ground(chooser.one_of(tuple(GROUND_COLOURS)), chooser.one_of(PATTERNS))
+        groups = _sample_crowd_groups(chooser)
+        shapes = _lay_out(groups, chooser)
+        if shapes is not None and split_of(Scene(shapes, ground).signature()) == split:
+            return Scene(shapes, ground)
+
+
+def _sample_crowd_groups(chooser: RandomChooser) -> list[Group]:
+    first = Group(chooser.one_of(KINDS), chooser.one_of(tuple(COLOURS)), "big", 1)
+    groups, num_big = [first], 1
+    for number in range(chooser.pick([(0.6, 2), (0.4, 3)])):
+        # The second is of the first one's kind, so that the kind alone never says who is meant.
+        like_first = number == 0 or chooser.rng.random() < 0.3
+        kind = first.kind if like_first else chooser.one_of(KINDS)
+        colour = first.colour if chooser.rng.random() < 0.3 else chooser.one_of(tuple(COLOURS))
+        size = "big" if num_big < MAX_BIG - 1 and chooser.rng.random() < 0.5 else "small"
+        num_big += size == "big"
+        groups.append(Group(kind, colour, size, 1))
+    return groups
+
+
 def _sample_contents(chooser: RandomChooser) -> tuple[list[Group], Ground]:
     ground = Ground(chooser.one_of(tuple(GROUND_COLOURS)), chooser.one_of(PATTERNS))
     counts = chooser.pick(ARRANGEMENTS)

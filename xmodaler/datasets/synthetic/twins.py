@@ -33,10 +33,12 @@ class Twin:
         scene: The scene.
         captions: ``WORDINGS`` sentences; the sentences of the same number of two members of a
             family differ in one word if one of the two is the first.
+        plan: What the sentences say.
     """
 
     scene: Scene
     captions: tuple[str, ...]
+    plan: Plan
 
 
 def sample_family(scene: Scene, seed: int, split: str, index: int) -> list[Twin] | None:
@@ -69,7 +71,7 @@ def sample_family(scene: Scene, seed: int, split: str, index: int) -> list[Twin]
     captions = _wordings(plans, chooser)
     if captions is None or len(scenes) == 1:
         return None
-    return list(map(Twin, scenes, captions))
+    return list(map(Twin, scenes, captions, plans))
 
 
 def _full_plan(scene: Scene, groups: Sequence[tuple[int, ...]]) -> Plan | None:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,7 @@ _PAIR_FILES = {"train": "Train_GCC-training.tsv", "val": "Validation_GCC-1.1.0-V
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """The pictures of one split as they were written."""
 
     name: str
@@ -53,21 +53,38 @@ def add_understanding(folder: str | os.PathLike[str]) -> bool:
     Raises:
         UserError: ``folder`` is no complete data set or cannot be written.
     """
-    folder = Path(folder)
-    if (folder / UNDERSTANDING).is_dir():
+    return add_part(Path(folder), UNDERSTANDING, write_understanding, "questions and choices")
+
+
+def add_part(folder: Path, part: str, write: Callable[..., None], what: str) -> bool:
+    """Write a part of a data set as a whole or not at all, unless it is there.
+
+    Args:
+        folder: The data set.
+        part: Name of the folder in it.
+        write: Called with the data set, the folder to make, the seed and the side of pictures.
+        what: What messages call the part.
+
+    Returns:
+        Whether it was missing.
+
+    Raises:
+        UserError: ``folder`` is no complete data set or cannot be written.
+    """
+    if (folder / part).is_dir():
         return False
     try:
         made = json.loads((folder / "shapes.json").read_text(encoding="utf-8"))
         partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.partial-", dir=folder.parent))
         try:
-            write_understanding(folder, partial / UNDERSTANDING, made["seed"], made["image_size"])
-            (partial / UNDERSTANDING).rename(folder / UNDERSTANDING)
+            write(folder, partial / part, made["seed"], made["image_size"])
+            (partial / part).rename(folder / part)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"'{folder}' gets no questions and choices ({error}); it must be a writable data set "
-            "that tools/make_shapes.py made"
+            f"'{folder}' gets no {what} ({error}); it must be a writable data set that "
+            "tools/make_shapes.py made"
         ) from error
     return True
 
@@ -87,7 +104,7 @@ def write_understanding(folder: Path, out: Path, seed: int, side: int) -> None:
     write_answers(out / "vqa")
     _write_picture_list(folder, out)
     for split in SPLITS:
-        read = _read_split(folder, split)
+        read = read_split(folder, split)
         write_vqa(out / "vqa", read.scenes, read.image_ids, seed, split)
         write_vcr(out / "vcr", read.scenes, read.image_ids, seed, split)
         _write_retrieval(folder, out / "flickr30k", read, seed, side)
@@ -95,14 +112,15 @@ def write_understanding(folder: Path, out: Path, seed: int, side: int) -> None:
             _write_pairs(folder, out / "conceptual", read)
 
 
-def _read_split(folder: Path, split: str) -> _Split:
+def read_split(folder: Path, split: str) -> Split:
+    """The pictures of a split of a data set."""
     lines = (folder / f"scenes_{split}.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
     annotations = json.loads((folder / f"captions_{split}.json").read_text(encoding="utf-8"))
     captions: dict[int, list[str]] = {record["image_id"]: [] for record in records}
     for annotation in annotations["annotations"]:
         captions[annotation["image_id"]].append(annotation["caption"])
-    return _Split(
+    return Split(
         split, list(captions), [Scene.from_json(r) for r in records], list(captions.values())
     )
 
@@ -117,7 +135,7 @@ def _write_picture_list(folder: Path, out: Path) -> None:
     write_json(out / "images.json", {"images": pictures})
 
 
-def _write_retrieval(folder: Path, out: Path, split: _Split, seed: int, side: int) -> None:
+def _write_retrieval(folder: Path, out: Path, split: Split, seed: int, side: int) -> None:
     """Training pictures with their captions, but families of twins to search in."""
     for name in ("images", "features"):
         (out / name).mkdir(exist_ok=True)
@@ -127,8 +145,8 @@ def _write_retrieval(folder: Path, out: Path, split: _Split, seed: int, side: in
             _link_picture(folder, out, split.name, image_id, image_id)
             records.append({"img_path": f"{image_id}.png", "sentences": captions})
     else:
-        for number, (index, twin) in enumerate(_twins(split, seed)):
-            image_id = split.image_ids[0] + FIRST_TWIN + number
+        for number, (index, twin) in enumerate(pool(split, seed)):
+            image_id = twin_id(split, number)
             if index is not None:
                 _link_picture(folder, out, split.name, split.image_ids[index], image_id)
             else:
@@ -139,7 +157,12 @@ def _write_retrieval(folder: Path, out: Path, split: _Split, seed: int, side: in
     write_text(out / name, lines)
 
 
-def _twins(split: _Split, seed: int) -> Iterator[tuple[int | None, Twin]]:
+def twin_id(split: Split, number: int) -> int:
+    """Id of a picture of :func:`pool`."""
+    return split.image_ids[0] + FIRST_TWIN + number
+
+
+def pool(split: Split, seed: int) -> Iterator[tuple[int | None, Twin]]:
     """The pool of a split, with the number of the scene if it is one of the split's."""
     families = (
         sample_family(scene, seed, split.name, index) for index, scene in enumerate(split.scenes)
@@ -163,7 +186,7 @@ def _link_picture(folder: Path, out: Path, split: str, image_id: int, name: int)
     _link(folder / "features" / f"{image_id}.npz", out / "features" / f"{name}.npz")
 
 
-def _write_pairs(folder: Path, out: Path, split: _Split) -> None:
+def _write_pairs(folder: Path, out: Path, split: Split) -> None:
     """One row a caption; the features of a row are named by its number, from 1."""
     features = out / ("features" if split.name == "train" else f"features_{split.name}")
     features.mkdir()

@@ -30,6 +30,7 @@ from xmodaler.datasets.synthetic.video import (
     sample_video_captions,
 )
 from xmodaler.datasets.synthetic.video_features import frame_features
+from xmodaler.datasets.synthetic.x2vlm import X2VLM, write_x2vlm
 from xmodaler.utils.errors import UserError
 
 SIDES = (64, 96)
@@ -53,6 +54,7 @@ def make_shapes(
     videos: int = 0,
     progress: bool = False,
     understanding: bool = True,
+    x2vlm: bool = False,
 ) -> dict[str, int]:
     """Generate a data set; the same arguments give the same bytes.
 
@@ -66,6 +68,8 @@ def make_shapes(
         progress: Show a progress bar.
         understanding: Also write questions, choices, searches and pairs, which
             :func:`~xmodaler.datasets.synthetic.add_understanding` can do later.
+        x2vlm: Also write what X²-VLM learns from, which
+            :func:`~xmodaler.datasets.synthetic.add_x2vlm` can do later; needs ``understanding``.
 
     Returns:
         Number of pictures by split.
@@ -85,6 +89,8 @@ def make_shapes(
         write_semantics(folder, seed)
         if understanding:
             write_understanding(folder, folder / UNDERSTANDING, seed, image_size)
+        if understanding and x2vlm:
+            write_x2vlm(folder, folder / X2VLM, seed, image_size)
         write_json(folder / MARKER, {"generator": "shapes", **arguments})
     return split_sizes(size)
 
