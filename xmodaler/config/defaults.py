@@ -67,6 +67,7 @@ _C.DATALOADER.LINES.SOURCE_KEY = "source_text"  # of texts in two languages
 _C.DATALOADER.LINES.TARGET_KEY = "target_text"
 _C.DATALOADER.LINES.LEAST_FRAMES = 0  # gathered from neighbouring clips of a video
 _C.DATALOADER.LINES.SMALLEST_CROP = 0.2  # of the area
+_C.DATALOADER.LINES.CHANGES = 2  # changes by RandAugment of every picture
 
 _C.DATALOADER.WORD_MASKING = CN()
 _C.DATALOADER.WORD_MASKING.PROBABILITY = 0.5
@@ -74,6 +75,8 @@ _C.DATALOADER.WORD_MASKING.MOST = 12
 _C.DATALOADER.WORD_MASKING.SPAN_PROBABILITY = 0.2
 _C.DATALOADER.WORD_MASKING.LONGEST_SPAN = 3
 _C.DATALOADER.WORD_MASKING.WHOLE_WORDS = True
+# Captions: masks are put in front of the words to tell and not in their place.
+_C.DATALOADER.WORD_MASKING.INSERT = False
 
 _C.DATALOADER.REGIONS = CN()
 _C.DATALOADER.REGIONS.MOST = 5  # rows of a picture

@@ -36,6 +36,7 @@ from .pretrain import (
 )
 from .samplers import EvalSampler, ResumableBatchSampler, TrainingSampler
 from .tasks import (
+    JsonCaptionDataset,
     JsonEntailmentDataset,
     JsonGroundingDataset,
     JsonReasoningDataset,
@@ -57,6 +58,7 @@ __all__ = [
     "Flickr30kDatasetForSingleStream",
     "Flickr30kDatasetForSingleStreamVal",
     "ImageTextLines",
+    "JsonCaptionDataset",
     "JsonEntailmentDataset",
     "JsonGroundingDataset",
     "JsonReasoningDataset",

@@ -47,6 +47,7 @@ PADDINGS: dict[str, Padding] = {
     kfg.U_TOKENS_IDS_WO_MASK: Padding(0),
     kfg.P_TOKENS_IDS: Padding(0, mask=kfg.P_TOKENS_MASKS),
     kfg.U_TOKENS_TYPE: Padding(0),
+    kfg.U_POSITIONS: Padding(0),
     kfg.U_TARGET_IDS: Padding(-1),
     kfg.G_TOKENS_IDS: Padding(0, mask=kfg.TOKENS_MASKS),
     kfg.G_TOKENS_TYPE: Padding(1),

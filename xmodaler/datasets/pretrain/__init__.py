@@ -1,6 +1,6 @@
 """Samples of pre-training on pictures, regions, videos and texts."""
 
-from .line_dataset import ImageTextLines, RegionLines
+from .line_dataset import ImageTextLines, RegionLines, build_masking
 from .regions import RegionSamples, fit_rows
 from .text_lines import ParallelTextLines, TextLines
 from .texts import CaptionTexts, MaskedTexts, draw_text
@@ -15,6 +15,7 @@ __all__ = [
     "RegionSamples",
     "TextLines",
     "VideoLines",
+    "build_masking",
     "draw_text",
     "fit_rows",
 ]

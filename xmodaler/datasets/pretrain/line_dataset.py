@@ -20,13 +20,19 @@ from ..tar_shards import index_shards, is_shards, read_member
 from .regions import RegionSamples
 from .texts import MaskedTexts, draw_text
 
-__all__ = ["ImageTextLines", "Lines", "PictureLines", "RegionLines", "build_texts"]
+__all__ = ["ImageTextLines", "Lines", "PictureLines", "RegionLines", "build_masking", "build_texts"]
 
 
 def build_texts(cfg: CfgNode) -> MaskedTexts:
     """Texts with hidden words, from MODEL.MAX_SEQ_LEN and DATALOADER.WORD_MASKING."""
-    tokenizer, node = build_tokenizer(cfg), cfg.DATALOADER.WORD_MASKING
-    masking = WordMasking(
+    tokenizer = build_tokenizer(cfg)
+    return MaskedTexts(tokenizer, build_masking(cfg, tokenizer), cfg.MODEL.MAX_SEQ_LEN)
+
+
+def build_masking(cfg: CfgNode, tokenizer: Any) -> WordMasking:
+    """What hides word pieces, from DATALOADER.WORD_MASKING."""
+    node = cfg.DATALOADER.WORD_MASKING
+    return WordMasking(
         tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))),
         node.PROBABILITY,
         node.MOST,
@@ -35,7 +41,6 @@ def build_texts(cfg: CfgNode) -> MaskedTexts:
         node.WHOLE_WORDS,
         tokenizer.mask_token,
     )
-    return MaskedTexts(tokenizer, masking, cfg.MODEL.MAX_SEQ_LEN)
 
 
 class Lines:
@@ -180,7 +185,9 @@ class ImageTextLines(PictureLines):
         return {
             **cls.settings(cfg, stage),
             "texts": build_texts(cfg),
-            "augment": PictureAugment(loader.IMAGE_SIZE, loader.LINES.SMALLEST_CROP, RandAugment()),
+            "augment": PictureAugment(
+                loader.IMAGE_SIZE, loader.LINES.SMALLEST_CROP, RandAugment(loader.LINES.CHANGES)
+            ),
             "caption_key": loader.LINES.CAPTION_KEY,
             "language": loader.LINES.LANGUAGE,
             "careful": loader.REGIONS.CAREFUL_MIRROR,
@@ -236,7 +243,7 @@ class RegionLines(PictureLines):
             loader.REGIONS.MOST,
             loader.REGIONS.LEAST_SEEN,
             loader.REGIONS.CAREFUL_MIRROR,
-            RandAugment(changes=COLOUR_CHANGES),
+            RandAugment(loader.LINES.CHANGES, changes=COLOUR_CHANGES),
             loader.LINES.LANGUAGE,
         )
         caption_key = loader.LINES.CAPTION_KEY

@@ -124,7 +124,10 @@ class CaptionTexts(MaskedTexts):
 
     def sequence(self, caption: str) -> CaptionSequence:
         """A caption with masks, drawn anew."""
-        tokens = self.pieces(f"{self.prompt} {caption}")
+        return self.sequence_of(self.pieces(f"{self.prompt} {caption}"))
+
+    def sequence_of(self, tokens: Sequence[str]) -> CaptionSequence:
+        """The same of ``[CLS] prompt caption [SEP]``, cut already."""
         ids = self._ids(tokens)
         cls_id, pad_id = self.tokenizer.cls_token_id, self.tokenizer.pad_token_id
         common = {"most": self.masking.most, "pad_id": pad_id, "fill_id": cls_id}

@@ -1,5 +1,6 @@
 """Samples of the tasks that models of pictures and texts are fine-tuned on."""
 
+from .captions import JsonCaptionDataset
 from .entailment import JsonEntailmentDataset
 from .grounding import JsonGroundingDataset
 from .reasoning import JsonReasoningDataset
@@ -10,6 +11,7 @@ from .task_files import read_task_file, task_files
 from .visuals import TaskVisuals
 
 __all__ = [
+    "JsonCaptionDataset",
     "JsonEntailmentDataset",
     "JsonGroundingDataset",
     "JsonReasoningDataset",

@@ -115,10 +115,11 @@ class X2VLMCaptioner(X2VLMModel):
     def caption_states(self, batch: Batch, memory: FusionMemory) -> Tensor:
         """The states (R, T, D) of given captions; zeros where padding was left out."""
         tokens, positions = batch[kfg.U_TOKENS_IDS], batch.get(kfg.U_POSITIONS)
+        visible = visible_tokens(tokens, positions)
         packing = worth_packing(shown_words(batch, kfg.U_TOKENS_IDS))
         embedded = self.token_embed.embed(tokens, torch.zeros_like(tokens), positions=positions)
         x = pack_or_flatten(embedded, packing)
-        mask = additive(visible_tokens(tokens, positions), compute_dtype(x), BERT_HIDDEN)
+        mask = additive(visible, compute_dtype(x), BERT_HIDDEN)
         x = self.encoder.text(x, mask, packing)
         return unpack_or_keep(self.encoder.fuse(x, mask, memory, packing), packing)
 
@@ -181,7 +182,7 @@ class X2VLMCaptioner(X2VLMModel):
         places = torch.tensor([[place], [place + 1]], device=tokens.device).expand_as(both)
         x = self._embed(both.flatten(), places.flatten())
         slots = own_slots(slots, used, groups)
-        mask = _mask_of_pairs(slots, used, images, groups, compute_dtype(x))
+        mask = mask_of_pairs(slots, used, images, groups, compute_dtype(x))
         x, attention = self.encoder.step(
             x, pictures, cache, mask, state["weights"], state[RETURN_ATTENTION]
         )
@@ -227,9 +228,7 @@ def visible_tokens(tokens: Tensor, positions: Tensor | None) -> Tensor:
     return (lower & (~inserted[:, None] | itself))[:, None]
 
 
-def _mask_of_pairs(
-    slots: Tensor, used: int, images: int, groups: int, dtype: torch.dtype
-) -> Tensor:
+def mask_of_pairs(slots: Tensor, used: int, images: int, groups: int, dtype: torch.dtype) -> Tensor:
     """Which slots the new words and the masks behind them see.
 
     Args:
