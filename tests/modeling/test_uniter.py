@@ -219,6 +219,14 @@ def test_only_one_side_is_masked():
             assert torch.equal(seen[key], batch[key if key == masked else f"{key}_WO_MASK"])
 
 
+@pytest.mark.parametrize("task", ["itm", "mlm", "mrfr"])
+def test_features_without_classes_teach_all_but_classes(task):
+    model, batch = build(ENCODERS[0], "pretrain").train(), batch_of("pretrain")
+    del batch[kfg.V_TARGET]
+    model.sampling_pool = [task]
+    assert total(config(ENCODERS[0], "pretrain"), model(batch)) > 0
+
+
 def test_tasks_are_drawn_by_ratio_and_with_the_seed():
     model = build(ENCODERS[0], "pretrain", PRETRAIN_TASKS_MIX_RATIO=[3, 4, 2, 2]).train()
     assert sorted(model.sampling_pool) == sorted(["itm"] * 3 + ["mlm"] * 4 + ["mrfr", "mrc-kl"] * 2)

@@ -212,12 +212,12 @@ def _inputs_of(batched_inputs: Batch, task: str) -> Batch:
     words = _needed(batch, kfg.U_TARGET_IDS, task)
     # Id 0 is padding, which nobody has to predict.
     batch[kfg.U_TARGET_IDS] = words.masked_fill(mismatched.view(-1, 1) | (words == 0), -1)
-    if from_pixels:
+    if task == "mlm":
         return batch
     regions = repeat_rows(_needed(batch, kfg.V_TARGET_LABELS, task), rows)
     batch[kfg.V_TARGET_LABELS] = regions.masked_fill(mismatched.view(-1, 1), -1)
-    for key in (kfg.V_TARGET, kfg.ATT_FEATS_WO_MASK):
-        batch[key] = repeat_rows(_needed(batch, key, task), rows)
+    targets = kfg.V_TARGET if task == "mrc-kl" else kfg.ATT_FEATS_WO_MASK
+    batch[targets] = repeat_rows(_needed(batch, targets, task), rows)
     return batch
 
 
