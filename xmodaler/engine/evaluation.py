@@ -24,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 @torch.inference_mode()
 def outputs_of(
-    cfg: "CfgNode", model: torch.nn.Module, loader: Any, **arguments: Any
+    cfg: "CfgNode",
+    model: torch.nn.Module,
+    loader: Any,
+    call: Callable[..., dict[str, Any]] | None = None,
+    **arguments: Any,
 ) -> Iterator[dict[str, Any]]:
     """What ``model`` makes of every batch of this rank's part of the data, in evaluation mode.
 
@@ -34,6 +38,7 @@ def outputs_of(
         cfg: The config; reads SOLVER.PRECISION.
         model: The model, without a distributed wrapper; put back in its mode afterwards.
         loader: Yields batches or lists of samples.
+        call: What is called with every batch in place of the model.
         arguments: Keyword arguments of the model.
     """
     device = next(model.parameters()).device
@@ -44,7 +49,7 @@ def outputs_of(
                 continue
             batch = {**model.preprocess_batch(batch), SCORES_ONLY: True}
             with autocast(cfg.SOLVER.PRECISION, device):
-                outputs = model(batch, **arguments)
+                outputs = (call or model)(batch, **arguments)
             yield outputs
 
 

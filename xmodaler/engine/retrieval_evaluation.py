@@ -14,6 +14,7 @@ from xmodaler.utils import comm
 from xmodaler.utils.errors import UserError
 
 from .evaluation import call_evaluator, on_all_ranks, outputs_of
+from .fusion_retrieval import evaluate_by_fusion
 
 if TYPE_CHECKING:
     from xmodaler.config import CfgNode
@@ -41,6 +42,9 @@ def evaluate_retrieval(
 ) -> dict[str, Any]:
     """Encode on every rank, rank the candidates on the main one; the metrics are on all.
 
+    Models that score pairs by fusion score the best candidates again, see
+    :func:`~.fusion_retrieval.evaluate_by_fusion`.
+
     Args:
         cfg: The config.
         model: The model, possibly inside a distributed wrapper; its OUTPUT is vectors of pictures
@@ -51,6 +55,8 @@ def evaluate_retrieval(
             metrics of :func:`~xmodaler.evaluation.retrieval.metrics_of_ranks`.
         epoch: Number for the names of result files; -1 outside of training.
     """
+    if hasattr(comm.unwrap_model(model), "score_pairs"):
+        return evaluate_by_fusion(cfg, model, loader, evaluator, epoch)
     encoded = gather_vectors(encode(cfg, comm.unwrap_model(model), loader))
     return on_all_ranks(lambda: _score(encoded, evaluator, epoch))
 

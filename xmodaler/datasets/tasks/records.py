@@ -14,7 +14,8 @@ from xmodaler.utils.errors import UserError
 
 from ..bad_samples import SampleError
 from ..images.understanding import UnderstandingDataset
-from .task_files import TaskFile, read_task_file, task_files
+from ..line_shards import index_lines, read_line
+from .task_files import TaskFile, is_json_lines, read_task_file, task_files
 from .visuals import TaskVisuals
 
 __all__ = ["JsonRecords"]
@@ -95,20 +96,41 @@ class JsonRecords(UnderstandingDataset):
 
     def read_file(self, file: TaskFile) -> list[dict[str, Any]]:
         """The records of one file."""
+        if self.source is not None and self.source.in_line and is_json_lines(file.path):
+            return self._lines_of(file)
         content, problems = read_task_file(file.path)
         if isinstance(content, dict):
             content = self.entries_of(content, file)
-        records = []
-        for where, entry in content:
-            try:
-                made = [{"where": where, **record} for record in self.records_of(entry, file)]
-            except (UserError, ValueError, KeyError, TypeError) as error:
-                reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-                made = [{"where": where, "error": reason}]
-            for record in made:
-                record.setdefault("record_id", where)
-            records += made
+        records = [record for where, entry in content for record in self._made(where, entry, file)]
         return records + self.bad_lines(problems)
+
+    def _lines_of(self, file: TaskFile) -> list[dict[str, Any]]:
+        """Records of lines that hold pictures, which stay in the file until they are needed."""
+        records = []
+        for place in index_lines(file.path):
+            where = place["image_id"]
+            try:
+                entry = read_line(place)
+            except SampleError as error:
+                records.append({"where": where, "record_id": where, "error": error.reason})
+                continue
+            fields = {id(value): key for key, value in entry.items()}
+            for record in self._made(where, entry, file):
+                key = fields.get(id(record.get("visual")))
+                if key is not None:
+                    record["visual"] = {"line": place, "key": key}
+                records.append(record)
+        return records
+
+    def _made(self, where: str, entry: dict[str, Any], file: TaskFile) -> list[dict[str, Any]]:
+        try:
+            made = [{"where": where, **record} for record in self.records_of(entry, file)]
+        except (UserError, ValueError, KeyError, TypeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            made = [{"where": where, "error": reason}]
+        for record in made:
+            record.setdefault("record_id", where)
+        return made
 
     def entries_of(self, content: dict[str, Any], file: TaskFile) -> list[tuple[str, dict]]:
         """Places and entries of a file that holds one object.

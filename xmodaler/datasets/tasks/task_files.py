@@ -11,7 +11,7 @@ from xmodaler.utils.file_io import expand_path
 from ..annotations import Problem, read_json
 from ..json_lines import read_json_lines
 
-__all__ = ["TaskFile", "read_task_file", "task_files"]
+__all__ = ["TaskFile", "is_json_lines", "read_task_file", "task_files"]
 
 _NAMED = re.compile(r"\s*([A-Za-z][\w-]*)\s*=(.*)", re.DOTALL)
 _LINES = (".jsonl", ".ndjson", ".jsonlines", ".jsonline")
@@ -65,7 +65,7 @@ def read_task_file(path: str) -> tuple[Any, list[Problem]]:
     Raises:
         UserError: The file cannot be read, or is empty.
     """
-    if path.lower().endswith(_LINES) or _begins_with_line(path):
+    if is_json_lines(path):
         found, problems = read_json_lines(path)
         if not found and not problems:
             raise UserError(f"'{path}' holds no record")
@@ -87,6 +87,11 @@ def read_task_file(path: str) -> tuple[Any, list[Problem]]:
             reason = f"a {type(record).__name__} where an object is expected"
             problems.append(Problem(where, reason, where))
     return places, problems
+
+
+def is_json_lines(path: str) -> bool:
+    """Whether a file has one object a line, by its ending or its content."""
+    return path.lower().endswith(_LINES) or _begins_with_line(path)
 
 
 def _begins_with_line(path: str) -> bool:

@@ -1,5 +1,7 @@
 """Retrieval of pictures, videos and texts."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from ..batches import Batch, without_internal
 from ..build import META_ARCH_REGISTRY
 from .core import Texts, shown_words
 from .pretrain import MatchingModel
+from .text_pool import TextPool
 
 UNSCORED = -100.0
 """Score of the candidates that are not among the best of the vectors."""
@@ -57,8 +60,42 @@ class X2VLMRetrieval(MatchingModel):
         return self.itm_head(self.fuse(texts, memory).first)[:, 1]
 
     @torch.no_grad()
+    def score_pairs(
+        self,
+        tokens: Tensor | Mapping[int, Tensor],
+        texts: TextPool,
+        images: Tensor,
+        rows: Tensor,
+        batch_size: int = 256,
+    ) -> Tensor:
+        """How well pairs of pictures and texts fit; each picture is projected once.
+
+        Args:
+            tokens: (N, D) of every picture that occurs, on any device.
+            texts: The texts, on any device.
+            images: (P,) int64 on the CPU, the picture of each pair, ascending.
+            rows: (P,) int64 on the CPU, its text.
+            batch_size: Pairs that are scored together.
+
+        Returns:
+            (P,) float32 on the CPU.
+        """
+        scores, start = torch.zeros(len(images)), 0
+        for image, count in zip(*images.unique_consecutive(return_counts=True), strict=True):
+            one = tokens[int(image)][None].to(self.device)
+            memory, end = self.encoder.memory(one), start + int(count)
+            for first in range(start, end, batch_size):
+                part = slice(first, min(first + batch_size, end))
+                found = self.match(texts.rows(rows[part], self.device), memory)
+                scores[part] = found.float().cpu()
+            start = end
+        return scores
+
+    @torch.no_grad()
     def rerank(self, products: Tensor, tokens: Tensor, texts: Texts, top_k: int) -> list[Tensor]:
         """Score the best candidates of every picture and of every text again.
+
+        A pair that is among the best of both its picture and its text is scored once.
 
         Args:
             products: (I, T) of the vectors of pictures and texts.
@@ -70,15 +107,12 @@ class X2VLMRetrieval(MatchingModel):
             Scores of texts for pictures (I, T) and of pictures for texts (T, I); candidates that
             are not among the best have :data:`UNSCORED`.
         """
-        by_image = torch.full_like(products, UNSCORED)
-        for row, tokens_of_one in enumerate(tokens.split(1)):
-            index = products[row].topk(min(top_k, products.shape[1])).indices
-            memory = self.encoder.memory(tokens_of_one)
-            by_image[row, index] = self.match(texts.rows(index), memory).to(products.dtype)
-        by_text = torch.full_like(products.T, UNSCORED)
-        for row in range(products.shape[1]):
-            index = products[:, row].topk(min(top_k, products.shape[0])).indices
-            memory = self.encoder.memory(tokens.index_select(0, index))
-            same = texts.rows(torch.full_like(index, row))
-            by_text[row, index] = self.match(same, memory).to(products.dtype)
-        return [by_image, by_text]
+        best = []
+        for side in (products, products.T):
+            index = side.topk(min(top_k, side.shape[1])).indices
+            best.append(torch.zeros_like(side, dtype=torch.bool).scatter_(1, index, True))
+        images, rows = (best[0] | best[1].T).cpu().nonzero().unbind(1)
+        found = self.score_pairs(tokens, TextPool.of(texts), images, rows).to(products)
+        scores = torch.full_like(products, UNSCORED)
+        scores[images.to(scores.device), rows.to(scores.device)] = found
+        return [scores.where(best[0], UNSCORED), scores.T.where(best[1], UNSCORED)]
