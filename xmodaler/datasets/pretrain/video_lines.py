@@ -116,7 +116,9 @@ class VideoLines(PictureLines):
         return {
             **cls.settings(cfg, stage),
             "texts": build_texts(cfg),
-            "augment": PictureAugment(loader.IMAGE_SIZE, node.SMALLEST_CROP, RandAugment()),
+            "augment": PictureAugment(
+                loader.IMAGE_SIZE, node.SMALLEST_CROP, RandAugment(node.CHANGES)
+            ),
             "frames": loader.MAX_FEAT_NUM,
             "least": node.LEAST_FRAMES,
             "caption_key": node.CAPTION_KEY,
