@@ -3,6 +3,9 @@
 from xmodaler.inference.answerer import Answer, Answerer
 from xmodaler.inference.captioner import Caption, Captioner
 from xmodaler.inference.chooser import Choice, Chooser
+from xmodaler.inference.comparer import Comparer, Comparison
+from xmodaler.inference.fusion_retriever import FusionRetriever
+from xmodaler.inference.grounder import Grounder, Grounding
 from xmodaler.inference.loading import load
 from xmodaler.inference.pair_retriever import PairRetriever
 from xmodaler.inference.retriever import Hit, Ranking
@@ -15,6 +18,11 @@ __all__ = [
     "Captioner",
     "Choice",
     "Chooser",
+    "Comparer",
+    "Comparison",
+    "FusionRetriever",
+    "Grounder",
+    "Grounding",
     "Hit",
     "PairRetriever",
     "Ranking",

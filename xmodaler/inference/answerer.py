@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from xmodaler.config import CfgNode, kfg
+from xmodaler.inference.arrays import run_dataset
 from xmodaler.inference.base import LoadedPredictor, OnError, check_counts
 from xmodaler.inference.inputs import is_one
 from xmodaler.inference.texts import TextReader, text_list
@@ -65,7 +66,7 @@ class Answer(Sequence[tuple[str, float]]):
 
 
 class Answerer(LoadedPredictor):
-    """Answers questions with the answers of its vocabulary.
+    """Answers questions about pictures, or videos, with the answers of its vocabulary.
 
     Args:
         model, cfg, precision, weights: As for :class:`LoadedPredictor`.
@@ -76,16 +77,16 @@ class Answerer(LoadedPredictor):
     def __init__(
         self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
     ) -> None:
-        from xmodaler.evaluation.vqa_truth import read_label_answers
-
         super().__init__(model, cfg, precision, weights)
-        self.vocabulary = read_label_answers(cfg)
-        labels = cfg.MODEL.MM_PREDICTOR.LABELS_NUM
+        self.vocabulary = _vocabulary(cfg)
+        setting = "X2VLM.NUM_LABELS" if "X2VLM" in cfg.MODEL else "MM_PREDICTOR.LABELS_NUM"
+        node, name = setting.split(".")
+        labels = cfg.MODEL[node][name]
         if len(self.vocabulary) != labels:
             raise UserError(
                 f"the answer vocabulary has {len(self.vocabulary)} answers but the model of "
-                f"'{weights}' {labels} labels (MODEL.MM_PREDICTOR.LABELS_NUM); give the one that "
-                "it was trained with (DATALOADER.ANSWERS)"
+                f"'{weights}' {labels} labels (MODEL.{setting}); give the one that it was trained "
+                "with (DATALOADER.ANSWERS)"
             )
         self._read_texts = TextReader(cfg)
 
@@ -160,6 +161,14 @@ class Answerer(LoadedPredictor):
             )
             for (name, question), labels, shares in found
         ]
+
+
+def _vocabulary(cfg: CfgNode) -> list[str]:
+    """What labels mean: a list of the run, or what its data set always has."""
+    from xmodaler.evaluation.vqa_truth import read_label_answers
+
+    fixed = getattr(run_dataset(cfg), "labels", ())
+    return list(fixed) if fixed and not cfg.DATALOADER.ANSWERS else read_label_answers(cfg)
 
 
 def label_probabilities(outputs: dict[str, Any]) -> Tensor:

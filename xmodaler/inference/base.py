@@ -82,6 +82,14 @@ class LoadedPredictor:
         """Ranks pictures or texts, if the model was trained to."""
         self.refuse("retrieve")
 
+    def ground(self, *args: Any, **options: Any) -> Any:
+        """Finds what phrases describe, if the model was trained to."""
+        self.refuse("ground")
+
+    def compare(self, *args: Any, **options: Any) -> Any:
+        """Tells whether statements about two pictures are true, if the model was trained to."""
+        self.refuse("compare")
+
     def refuse(self, method: str) -> NoReturn:
         """Says what the model can do, in place of a method that it has not.
 
@@ -185,5 +193,9 @@ def _kind(model: torch.nn.Module, cfg: CfgNode) -> str:
         reads_pixels = bool(loader.IMAGE_FOLDER or loader.VIDEO_FOLDER) and not loader.FEATS_FOLDER
     if not reads_pixels:
         return "features"
-    is_video = bool(loader.VIDEO_FOLDER) or getattr(run_dataset(cfg), "noun", "") == "video"
+    is_video = (
+        bool(loader.VIDEO_FOLDER)
+        or loader.TASK.VIDEO
+        or getattr(run_dataset(cfg), "noun", "") == "video"
+    )
     return "videos" if is_video else "pictures"

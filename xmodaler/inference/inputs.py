@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from xmodaler.config import CfgNode, kfg
 from xmodaler.functional import dict_as_tensor
@@ -16,7 +18,7 @@ from xmodaler.inference.pictures import as_picture
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 from xmodaler.utils.file_kinds import PICTURE_SUFFIXES, VIDEO_SUFFIXES
-from xmodaler.utils.frame_sampling import Timeline
+from xmodaler.utils.frame_sampling import Timeline, exact_frames
 
 __all__ = ["FEATURE_SUFFIXES", "PICTURE_SUFFIXES", "Item", "SampleReader", "expand", "is_one"]
 
@@ -159,6 +161,39 @@ def _listed(path: Path, kind: str) -> Iterator[Item]:
             yield from _files(str(beside) if use_beside else line, kind)
 
 
+class _TaskClips:
+    """Reads clips for models that take a fixed number of frames.
+
+    Args:
+        size: Side of the square to which frames are brought.
+        frames: How many; those of a short clip are shown again.
+    """
+
+    def __init__(self, size: int, frames: int) -> None:
+        from xmodaler.datasets.pictures import PictureReader
+        from xmodaler.datasets.tasks import TaskVisuals
+
+        self._visuals = TaskVisuals("", size, frames)
+        self._pictures = PictureReader(size)
+        self.frames = frames
+
+    def prepare(self) -> None:
+        """Import what reading needs."""
+        self._pictures.prepare()
+
+    def sampling(self, timeline: Timeline) -> list[int]:
+        """The frames of a clip that are looked at."""
+        return exact_frames(len(timeline), self.frames)
+
+    def convert(self, pictures: Iterable[Any]) -> Tensor:
+        """Loaded RGB pictures as (frames, 3, size, size) uint8."""
+        return torch.stack([self._pictures.convert(picture) for picture in pictures])
+
+    def __call__(self, path: str) -> Tensor:
+        """A video, an animated picture, a folder of frames, or a JSON list of them in base64."""
+        return self._visuals.video(path)
+
+
 class SampleReader:
     """Turns items into the samples that the model's test data consist of.
 
@@ -181,10 +216,13 @@ class SampleReader:
         if kind == "features":
             self._arrays = ArrayReader(cfg)
         else:
-            videos = kind == "videos"
-            self._pixels = (
-                ClipReader.from_config(cfg) if videos else PictureReader(cfg.DATALOADER.IMAGE_SIZE)
-            )
+            loader = cfg.DATALOADER
+            if kind != "videos":
+                self._pixels = PictureReader(loader.IMAGE_SIZE)
+            elif loader.TASK.VIDEO:
+                self._pixels = _TaskClips(loader.IMAGE_SIZE, loader.MAX_FEAT_NUM)
+            else:
+                self._pixels = ClipReader.from_config(cfg)
             self._pixels.prepare()
 
     def __call__(self, item: Item) -> dict[str, Any]:

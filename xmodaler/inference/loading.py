@@ -81,12 +81,20 @@ def predictor_class(loaded: LoadedModel) -> type[LoadedPredictor]:
     """
     from xmodaler.inference.answerer import Answerer
     from xmodaler.inference.chooser import Chooser
+    from xmodaler.inference.comparer import Comparer
+    from xmodaler.inference.fusion_retriever import FusionRetriever
+    from xmodaler.inference.grounder import Grounder
     from xmodaler.inference.pair_retriever import PairRetriever
     from xmodaler.inference.vector_retriever import VectorRetriever
 
     model, cfg = loaded.model, loaded.cfg
+    if hasattr(model, "score_pairs"):
+        return FusionRetriever
     if hasattr(model, "encode_images") and hasattr(model, "encode_texts"):
         return VectorRetriever
+    towers = {"X2VLMGrounding": Grounder, "X2VLMReasoning": Comparer, "X2VLMClassifier": Answerer}
+    if cfg.MODEL.META_ARCHITECTURE in towers:
+        return towers[cfg.MODEL.META_ARCHITECTURE]
     labels = cfg.MODEL.get("MM_PREDICTOR", {}).get("LABELS_NUM", 0)
     if cfg.MODEL.META_ARCHITECTURE == "UniterRetrieval":
         return PairRetriever

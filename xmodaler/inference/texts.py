@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from xmodaler.config import CfgNode
+from xmodaler.datasets import JsonRecords
 from xmodaler.datasets.images.understanding import UnderstandingDataset, as_ids, token_types
+from xmodaler.datasets.tasks.records import cleaned
+from xmodaler.inference.arrays import run_dataset
 from xmodaler.tokenization import LazyTokenizer
 from xmodaler.utils.errors import UserError
 
@@ -16,7 +20,7 @@ __all__ = ["TextReader", "checked_text", "text_list"]
 
 
 class TextReader:
-    """Cuts texts into word pieces.
+    """Cuts texts into word pieces, cleaned where the data set of the run cleans them.
 
     Args:
         cfg: The config of the run; reads ``MODEL.{PRETRAINING, MAX_SEQ_LEN}``.
@@ -24,11 +28,26 @@ class TextReader:
 
     def __init__(self, cfg: CfgNode) -> None:
         self._mapper = UnderstandingDataset("test", None, LazyTokenizer(cfg), cfg.MODEL.MAX_SEQ_LEN)
+        self._clean = _cleaner(cfg)
 
     def __call__(self, texts: Sequence[str]) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Ids ``[CLS] text [SEP]`` and token types (0) of each text, int64 arrays ``(T,)``."""
+        if self._clean is not None:
+            texts = [self._clean(text) for text in texts]
         pieces = self._mapper.pieces(texts)
         return [as_ids(ids) for ids in pieces], [token_types(ids) for ids in pieces]
+
+    def words(self, ids: np.ndarray) -> list[str]:
+        """The word pieces of ids, special ones too."""
+        return self._mapper.tokenizer.convert_ids_to_tokens(ids.tolist())
+
+
+def _cleaner(cfg: CfgNode) -> Callable[[str], str] | None:
+    """What cleans the texts of the data set on which a run tests its model, if anything does."""
+    dataset = run_dataset(cfg)
+    if not (isinstance(dataset, type) and issubclass(dataset, JsonRecords)):
+        return None
+    return functools.partial(cleaned, words=dataset.words_of(cfg), question=dataset.questions)
 
 
 def checked_text(text: Any, what: str) -> str:

@@ -40,6 +40,7 @@ class JsonEntailmentDataset(JsonRecords):
     """
 
     noun: ClassVar[str] = "hypothesis"
+    labels: ClassVar[tuple[str, ...]] = LABELS
 
     @configurable
     def __init__(self, *, image_name: str = "", **records: Any) -> None:

@@ -18,7 +18,7 @@ from ..line_shards import index_lines, read_line
 from .task_files import TaskFile, is_json_lines, read_task_file, task_files
 from .visuals import TaskVisuals
 
-__all__ = ["JsonRecords"]
+__all__ = ["JsonRecords", "cleaned"]
 
 _logger = logging.getLogger(__name__)
 _MANY_UNKNOWN = 0.05
@@ -72,16 +72,21 @@ class JsonRecords(UnderstandingDataset):
     def from_config(cls, cfg: CfgNode, stage: str = "train") -> dict[str, Any]:
         """Constructor arguments from DATALOADER and MODEL.MAX_SEQ_LEN."""
         loader, node = cfg.DATALOADER, cfg.DATALOADER.TASK
-        training = stage == "train"
         return {
             "stage": stage,
             "source": TaskVisuals.from_config(cfg, stage),
             "tokenizer": build_tokenizer(cfg),
             "max_seq_len": cfg.MODEL.MAX_SEQ_LEN,
             "files": loader[f"{stage.upper()}_ANNFILE"],
-            "max_words": node.MAX_WORDS if training else node.TEST_MAX_WORDS or node.MAX_WORDS,
+            "max_words": node.MAX_WORDS if stage == "train" else cls.words_of(cfg),
             "careful": loader.REGIONS.CAREFUL_MIRROR,
         }
+
+    @staticmethod
+    def words_of(cfg: CfgNode) -> int:
+        """Words of a text that are kept in evaluation."""
+        node = cfg.DATALOADER.TASK
+        return node.TEST_MAX_WORDS or node.MAX_WORDS
 
     # -- records ------------------------------------------------------------------------------
 
@@ -162,13 +167,7 @@ class JsonRecords(UnderstandingDataset):
         Raises:
             UserError: Nothing is left of it.
         """
-        if not isinstance(text, str):
-            raise UserError(f"a {type(text).__name__} stands where a text is due")
-        clean = pre_question if self.questions else pre_caption
-        cleaned = clean(text, self.max_words)
-        if not cleaned.strip():
-            raise UserError(f"the text {text!r} holds no word")
-        return cleaned
+        return cleaned(text, self.max_words, self.questions)
 
     def tokenize(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The records with ``ids``, the word pieces of each text, in place of ``texts``."""
@@ -223,3 +222,22 @@ class JsonRecords(UnderstandingDataset):
 
     def sample_of(self, record: dict[str, Any]) -> dict[str, Any]:
         return {**self.seen(record), kfg.U_TOKENS_IDS: self.tokens(record)[0]}
+
+
+def cleaned(text: str, words: int, question: bool = False) -> str:
+    """A text as it is cut into word pieces.
+
+    Args:
+        text: As people wrote it.
+        words: How many words are kept.
+        question: Clean it by :func:`pre_question` and not by :func:`pre_caption`.
+
+    Raises:
+        UserError: Nothing is left of it.
+    """
+    if not isinstance(text, str):
+        raise UserError(f"a {type(text).__name__} stands where a text is due")
+    found = (pre_question if question else pre_caption)(text, words)
+    if not found.strip():
+        raise UserError(f"the text {text!r} holds no word")
+    return found
