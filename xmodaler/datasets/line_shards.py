@@ -46,10 +46,14 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
 def line_files(pattern: str) -> list[str]:
     """The files of a file, a folder or a glob, near or at an address that fsspec understands.
 
+    Several of these are joined by commas.
+
     Raises:
         UserError: There are none.
     """
     path = expand_path(pattern)
+    if "," in path and not os.path.exists(path):
+        return [file for each in path.split(",") for file in line_files(each.strip())]
     if _is_far(path):
         files = _far_files(path)
     elif os.path.isdir(path):

@@ -34,6 +34,7 @@ from .tden_pretrainer import TDENPretrainer
 from .train_loop import HookBase, TrainerBase
 from .vcr_trainer import VCRTrainer
 from .writers import default_writers
+from .x2vlm_pretrainer import X2VLMPretrainer
 
 # The spelling of the X-modaler documentation.
 PeriodicCheckpoint = PeriodicCheckpointer
@@ -68,6 +69,7 @@ __all__ = [
     "TrainerBase",
     "TrainingInterrupted",
     "VCRTrainer",
+    "X2VLMPretrainer",
     "build_engine",
     "default_argument_parser",
     "default_setup",

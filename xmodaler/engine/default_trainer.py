@@ -89,12 +89,12 @@ class DefaultTrainer(TrainerParts):
         self.optimizer.zero_grad(set_to_none=True)
         losses: Scalars = {}
         for part in range(self.cfg.SOLVER.ACCUM_STEPS):
-            with self._gradient_sync(part):
-                data = next_batch()
-                with self.precision.autocast():
-                    part_losses = self.compute_losses(data)
-                self.backward(part_losses)
-            self._add_scalars(losses, part_losses)
+            for data in self.pieces(next_batch()):
+                with self._gradient_sync(part):
+                    with self.precision.autocast():
+                        part_losses = self.compute_losses(data)
+                    self.backward(part_losses)
+                self._add_scalars(losses, part_losses)
         self._write_metrics(losses, self.batches.data_time, prefix)
         self.optimizer_step()
 
@@ -106,6 +106,10 @@ class DefaultTrainer(TrainerParts):
         """
         data = self.bare_model.preprocess_batch(next(stream or self.batches))
         return {**data, kfg.SS_PROB: self.ss_prob, SPARSE_GRADIENT: self.sparse_word_gradients}
+
+    def pieces(self, data: dict[str, Any]) -> list[dict[str, Any]]:
+        """The parts of a batch that have a forward and a backward pass each; here, the whole."""
+        return [data]
 
     def compute_losses(self, data: dict[str, Any]) -> Scalars:
         """Forward a batch and evaluate every loss on the outputs.

@@ -52,7 +52,7 @@ class PatientWorker:
 
         Of several loaders, each is seen to.
         """
-        for each in loader if isinstance(loader, list | tuple) else ():
+        for each in loader if isinstance(loader, list | tuple) else getattr(loader, "loaders", ()):
             cls.install(each)
         if isinstance(loader, DataLoader) and not isinstance(loader.worker_init_fn, cls):
             loader.worker_init_fn = cls(loader.worker_init_fn)

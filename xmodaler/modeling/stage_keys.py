@@ -48,6 +48,12 @@ RETURN_ATTENTION = "RETURN_ATTENTION"
 SCORES_ONLY = "SCORES_ONLY"
 """Batch key: true when only what heads make of the states is wanted, not the states."""
 
+SKIP_MATCHING = "SKIP_MATCHING"
+"""Batch key: true when a batch of pre-training does not teach which texts belong to pictures."""
+
+BOXES_ONLY = "BOXES_ONLY"
+"""Batch key: true when a batch of regions teaches nothing but where they are."""
+
 INTERNAL = (
     ATT_PACKING,
     G_PACKING,

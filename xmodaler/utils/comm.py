@@ -5,6 +5,7 @@ All helpers work with any backend (gloo on CPU included), whoever made the proce
 """
 
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,28 @@ class _GatheredRows(torch.autograd.Function):
         gradient = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
         return gradient.chunk(get_world_size())[get_rank()]
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace the gradients of all processes by their mean.
+
+    A parameter without a gradient on some processes counts as 0 there; one without any stays so.
+
+    Args:
+        parameters: In the same order on every process.
+    """
+    if get_world_size() == 1:
+        return
+    learned = [parameter for parameter in parameters if parameter.requires_grad]
+    device = learned[0].device
+    has_one = torch.tensor([p.grad is not None for p in learned], device=device).int()
+    dist.all_reduce(has_one, op=dist.ReduceOp.MAX)
+    for parameter, any_has in zip(learned, has_one.tolist(), strict=True):
+        if any_has:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= get_world_size()
 
 
 def broadcast_buffers(module: torch.nn.Module, source: int = 0) -> None:

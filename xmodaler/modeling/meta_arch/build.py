@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from xmodaler.config import CfgNode
+from xmodaler.losses.build import add_loss_config
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.registry import Registry
 
@@ -49,6 +50,7 @@ def add_config(cfg: CfgNode, tmp_cfg: CfgNode | None = None) -> None:
     extend = getattr(META_ARCH_REGISTRY.get(name), "add_config", None)
     if extend is not None:
         extend(cfg, tmp_cfg)
+    add_loss_config(cfg, tmp_cfg)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -13,6 +13,7 @@ from ...encoder.text_fusion_encoder import FusionMemory
 from ...layers.masking import BERT_HIDDEN, additive, as_bool
 from ...layers.mlp_head import MlpHead
 from ...predictor.contrastive_head import ContrastiveHead
+from ...stage_keys import BOXES_ONLY, SKIP_MATCHING
 from ..batches import Batch, without_internal
 from ..build import META_ARCH_REGISTRY
 from .core import Texts, X2VLMModel, shown_words, tie_words
@@ -57,7 +58,8 @@ class MatchingModel(X2VLMModel):
         return {
             kfg.IMAGE_VECTORS: images,
             kfg.TEXT_VECTORS: texts,
-            kfg.TEMPERATURE: self.contrast.temperature,
+            # Wrappers for several processes miss a parameter that is handed out itself.
+            kfg.TEMPERATURE: self.contrast.temperature.clone(),
         }
 
     def negatives(self, batch: Batch, vectors: Batch) -> Negatives | None:
@@ -105,6 +107,8 @@ class X2VLMPretrain(MatchingModel):
     * P_TOKENS_IDS, the text in another language: contrast and matching of the two languages, and
       masked words given the translation (CCLM, Zeng et al., ACL 2023);
     * GROUPS: several of these by name.
+
+    SKIP_MATCHING leaves matching out, BOXES_ONLY all but boxes.
 
     Args:
         bbox_head: The box of a fused pair, from its first state.
@@ -159,6 +163,8 @@ class X2VLMPretrain(MatchingModel):
     def _pairs(self, batch: Batch) -> Batch:
         seen = self.see(batch)
         tokens = seen[kfg.ATT_FEATS]
+        if batch.get(BOXES_ONLY) and kfg.REGION_FEATS in seen:
+            return self._boxes(batch, self._clean(batch), self._whole(batch, seen))
         both = self._clean_and_masked(batch)
         clean = both.rows(_first(len(both.shown) // 2, both.shown.device))
         if kfg.REGION_FEATS not in seen:
@@ -170,17 +176,22 @@ class X2VLMPretrain(MatchingModel):
         _check_pairs(len(clean.shown), len(regions.index))
         patches = self.encoder.memory(regions.patches).rows(regions.index)
         own = patches.behind(self.encoder.memory(regions.cls.unsqueeze(1)))
-        index = batch[kfg.REGION_INDEX]
-        if regions.patches.shape[0] == tokens.shape[0]:
-            front = self.encoder.memory(tokens[:, :1]).rows(index)
-            whole = patches.behind(front)
-        else:  # the tower gave regions patches of their own
-            whole = self.encoder.memory(tokens).rows(index)
+        whole = self._whole(batch, seen, patches)
         shown = as_bool(batch[kfg.REGION_MASKS])[:, None, None, :]
         own = own.masked(additive(shown, tokens.dtype, BERT_HIDDEN))
         vectors = self.vectors(regions.cls, clean.first)
         produced = {**vectors, **self._fused(batch, vectors, both, clean, own)}
         return {**produced, **self._boxes(batch, clean, whole)}
+
+    def _whole(
+        self, batch: Batch, seen: Batch, patches: FusionMemory | None = None
+    ) -> FusionMemory:
+        """The whole picture of every region; of ``patches``, those of the regions, if they do."""
+        tokens, index = seen[kfg.ATT_FEATS], batch[kfg.REGION_INDEX]
+        same = seen[kfg.REGION_FEATS].patches.shape[0] == tokens.shape[0]
+        if patches is None or not same:  # or the tower gave regions patches of their own
+            return self.encoder.memory(tokens).rows(index)
+        return patches.behind(self.encoder.memory(tokens[:, :1]).rows(index))
 
     def _translations(self, batch: Batch) -> Batch:
         both = self._clean_and_masked(batch)
@@ -192,8 +203,10 @@ class X2VLMPretrain(MatchingModel):
         vectors = self.contrasted(
             self.contrast.texts(clean.first), self.contrast.texts(other.first)
         )
-        memory = self.encoder.memory(clean.padded()).masked(clean.mask())
-        matched = self.matched(batch, vectors, other, memory)
+        matched: Batch = {}
+        if not batch.get(SKIP_MATCHING):
+            memory = self.encoder.memory(clean.padded()).masked(clean.mask())
+            matched = self.matched(batch, vectors, other, memory)
         translation = self.encoder.memory(other.padded()).masked(other.mask())
         masked = both.rows(_first(number, both.shown.device) + number)
         words = self._masked_words(batch, self.fuse(masked, translation), 1)
@@ -203,6 +216,11 @@ class X2VLMPretrain(MatchingModel):
         shown = shown_words(batch, kfg.U_TOKENS_IDS)
         texts = self.fuse(self.read(batch[kfg.U_TOKENS_IDS], shown), None)
         return self._masked_words(batch, texts, 1)
+
+    def _clean(self, batch: Batch) -> Texts:
+        """The text tower on the words as they are."""
+        shown = shown_words(batch, kfg.U_TOKENS_IDS)
+        return self.read(batch.get(kfg.U_TOKENS_IDS_WO_MASK, batch[kfg.U_TOKENS_IDS]), shown)
 
     def _clean_and_masked(self, batch: Batch) -> Texts:
         """The text tower on the words as they are, then on the masked ones: 2R rows."""
@@ -225,8 +243,11 @@ class X2VLMPretrain(MatchingModel):
     ) -> Batch:
         """Matching and masked words."""
         number = len(clean.shown)
-        negatives = self.negatives(batch, vectors)
         own = _first(number, clean.shown.device)
+        if batch.get(SKIP_MATCHING):
+            fused = self.fuse(both.rows(own + number), memory)
+            return self._masked_words(batch, fused, 1)
+        negatives = self.negatives(batch, vectors)
         # The texts of a picture run together and share its keys and values.
         rows = [own, own + number]
         if negatives is not None:
