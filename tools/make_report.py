@@ -17,6 +17,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--image-folder", default="", help="pictures to show (default: that of the config)"
     )
+    parser.add_argument(
+        "--attention", action="store_true", help="show where the words of phrases looked"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument(
         "--import",
@@ -40,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
         title=args.title,
         image_folder=args.image_folder,
         device=args.device,
+        attention=args.attention,
     )
     print(path)
 

@@ -163,3 +163,65 @@ def write_understanding_run():
 def pieces():
     """The vocabulary of the tokenizer, by id."""
     return PIECES
+
+
+TOWER_PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "red",
+    "ball",
+    "left",
+    "what",
+    "is",
+    "two",
+]
+TOWER_DATASETS = {
+    "X2VLMGrounding": "JsonGroundingDataset",
+    "X2VLMReasoning": "JsonReasoningDataset",
+    "X2VLMClassifier": "",
+    "entailment": "JsonEntailmentDataset",
+}
+
+
+def make_tower_run(folder, task, **changes):
+    """The output folder of a tiny untrained model."""
+    settings = {
+        "MODEL.DEVICE": "cpu",
+        "MODEL.META_ARCHITECTURE": "X2VLMClassifier" if task == "entailment" else task,
+        "MODEL.VOCAB_SIZE": len(TOWER_PIECES),
+        "MODEL.MAX_SEQ_LEN": 8,
+        "MODEL.VISION.WIDTH": 16,
+        "MODEL.VISION.LAYERS": 1,
+        "MODEL.VISION.HEADS": 2,
+        "MODEL.FUSION.MEMORY_WIDTH": 16,
+        "MODEL.TOKEN_EMBED.DIM": 16,
+        "MODEL.BERT.HIDDEN_SIZE": 16,
+        "MODEL.BERT.NUM_ATTENTION_HEADS": 2,
+        "MODEL.BERT.INTERMEDIATE_SIZE": 16,
+        "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
+        "DATALOADER.IMAGE_SIZE": 32,
+        "DATASETS.TEST": TOWER_DATASETS[task],
+        **changes,
+    }
+    overrides = [part for pair in settings.items() for part in pair]
+    path = ROOT / "configs" / "x2vlm" / "grounding" / "flickr30k_phrases.yaml"
+    cfg = load_config(str(path), ["MODEL.META_ARCHITECTURE", task, *overrides], add_config)
+    torch.manual_seed(3)
+    model = build_model(cfg)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(3)  # so that what comes out depends on what goes in
+    XmodalerCheckpointer(model, str(folder)).save("model_final")
+    (folder / "config.yaml").write_text(cfg.dump())
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.txt").write_text("".join(f"{piece}\n" for piece in TOWER_PIECES))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_tower_run():
+    """The function that writes an output folder of a small X²-VLM for a task."""
+    return make_tower_run

@@ -3,76 +3,28 @@
 import base64
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from xmodaler.checkpoint import XmodalerCheckpointer
-from xmodaler.config import load_config
 from xmodaler.datasets.tasks.entailment import LABELS
 from xmodaler.inference import Answerer, Comparer, Grounder, load
 from xmodaler.inference.drawing import FOUND
-from xmodaler.modeling import add_config, build_model
 from xmodaler.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
-PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "ball", "left", "what", "is", "two"]
 SIZES = [(60, 40), (120, 80)]
 ANSWERS = ["red", "ball", "two"]
-DATASETS = {
-    "X2VLMGrounding": "JsonGroundingDataset",
-    "X2VLMReasoning": "JsonReasoningDataset",
-    "X2VLMClassifier": "",
-    "entailment": "JsonEntailmentDataset",
-}
-
-
-def make(folder, task, **changes):
-    """The output folder of a tiny untrained model."""
-    settings = {
-        "MODEL.DEVICE": "cpu",
-        "MODEL.META_ARCHITECTURE": "X2VLMClassifier" if task == "entailment" else task,
-        "MODEL.VOCAB_SIZE": len(PIECES),
-        "MODEL.MAX_SEQ_LEN": 8,
-        "MODEL.VISION.WIDTH": 16,
-        "MODEL.VISION.LAYERS": 1,
-        "MODEL.VISION.HEADS": 2,
-        "MODEL.FUSION.MEMORY_WIDTH": 16,
-        "MODEL.TOKEN_EMBED.DIM": 16,
-        "MODEL.BERT.HIDDEN_SIZE": 16,
-        "MODEL.BERT.NUM_ATTENTION_HEADS": 2,
-        "MODEL.BERT.INTERMEDIATE_SIZE": 16,
-        "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
-        "DATALOADER.IMAGE_SIZE": 32,
-        "DATASETS.TEST": DATASETS[task],
-        **changes,
-    }
-    overrides = [part for pair in settings.items() for part in pair]
-    path = ROOT / "configs" / "x2vlm" / "grounding" / "flickr30k_phrases.yaml"
-    cfg = load_config(str(path), ["MODEL.META_ARCHITECTURE", task, *overrides], add_config)
-    torch.manual_seed(3)
-    model = build_model(cfg)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(3)  # so that what comes out depends on what goes in
-    XmodalerCheckpointer(model, str(folder)).save("model_final")
-    (folder / "config.yaml").write_text(cfg.dump())
-    (folder / "tokenizer").mkdir()
-    (folder / "tokenizer" / "vocab.txt").write_text("".join(f"{piece}\n" for piece in PIECES))
-    return folder
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
+def loaded(tmp_path_factory, write_tower_run):
     """Loads the tiny model of a task, made once."""
     made = {}
 
     def get(task, **changes):
         if task not in made:
-            folder = make(tmp_path_factory.mktemp("run"), task, **changes)
+            folder = write_tower_run(tmp_path_factory.mktemp("run"), task, **changes)
             if task == "X2VLMClassifier":
                 (folder / "answers.json").write_text(json.dumps(ANSWERS))
             made[task] = load(folder, device="cpu")

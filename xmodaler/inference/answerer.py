@@ -82,6 +82,8 @@ class Answerer(LoadedPredictor):
         setting = "X2VLM.NUM_LABELS" if "X2VLM" in cfg.MODEL else "MM_PREDICTOR.LABELS_NUM"
         node, name = setting.split(".")
         labels = cfg.MODEL[node][name]
+        if "X2VLM" in cfg.MODEL:  # a model may know the first of a longer list alone
+            self.vocabulary = self.vocabulary[:labels]
         if len(self.vocabulary) != labels:
             raise UserError(
                 f"the answer vocabulary has {len(self.vocabulary)} answers but the model of "

@@ -12,7 +12,10 @@ from xmodaler.inference.answerer import Answerer
 from xmodaler.inference.base import LoadedPredictor
 from xmodaler.inference.captioner import Captioner
 from xmodaler.inference.chooser import Chooser
+from xmodaler.inference.comparer import Comparer
+from xmodaler.inference.grounder import Grounder
 from xmodaler.inference.loading import load
+from xmodaler.inference.report_boxes import comparison_samples, grounding_samples
 from xmodaler.inference.report_captions import caption_samples
 from xmodaler.inference.report_understanding import (
     answer_samples,
@@ -37,11 +40,12 @@ _CAPTIONS = (
     "SPICE",
 )
 _ANSWERS = ("accuracy", *(f"answer_type/{kind}" for kind in ("yes/no", "number", "other")))
+_SHARES = ("iou", "consistency", "majority")
 _CHOICES = ("Q -> A", "QA -> R", "Q -> AR")
 _RECALLS = tuple(
     f"{way}/{name}" for way in ("t2i", "i2t") for name in ("R@1", "R@5", "R@10", "medr")
 )
-_METRICS = (*_CAPTIONS, *_ANSWERS, *_CHOICES, *_RECALLS)
+_METRICS = (*_CAPTIONS, *_ANSWERS, *_SHARES, *_CHOICES, *_RECALLS)
 _CURVE_METRICS = (
     *("CIDEr", "Bleu_4", "METEOR", "ROUGE_L", "SPICE"),
     *("accuracy", *_CHOICES, "t2i/R@1", "i2t/R@1"),
@@ -57,6 +61,7 @@ def make_report(
     title: str | None = None,
     image_folder: str = "",
     device: str = "auto",
+    attention: bool = False,
 ) -> str:
     """Writes ``report.html`` into the output folder of a training.
 
@@ -75,6 +80,7 @@ def make_report(
         image_folder: Where the pictures to show are; by default DATALOADER.IMAGE_FOLDER, which is
             empty for models on features.
         device: Where the model runs.
+        attention: Show where the words of phrases looked; of captions it is always shown.
 
     Returns:
         The path of the report.
@@ -95,7 +101,8 @@ def make_report(
     if scores is None:
         scores = _last_scores(curves)
     folder = image_folder or cfg.DATALOADER.IMAGE_FOLDER or cfg.DATALOADER.VIDEO_FOLDER
-    samples, noun = _samples(loaded, stage, num_samples, expand_path(folder) if folder else "")
+    folder = expand_path(folder) if folder else ""
+    samples, noun = _samples(loaded, stage, num_samples, folder, attention)
     path = os.path.join(output_dir, "report.html")
     write_report(
         path,
@@ -110,13 +117,17 @@ def make_report(
 
 
 def _samples(
-    loaded: LoadedPredictor, stage: str, count: int, folder: str
+    loaded: LoadedPredictor, stage: str, count: int, folder: str, attention: bool
 ) -> tuple[list[dict[str, Any]], str]:
     """The samples to show, and what they are."""
     if isinstance(loaded, Captioner):
         return caption_samples(loaded, stage, count, folder), "pictures"
     if isinstance(loaded, Answerer):
         return answer_samples(loaded, stage, count, folder), "questions"
+    if isinstance(loaded, Grounder):
+        return grounding_samples(loaded, stage, count, attention), "phrases"
+    if isinstance(loaded, Comparer):
+        return comparison_samples(loaded, stage, count), "statements"
     if isinstance(loaded, Chooser):
         return choice_samples(loaded, stage, count, folder), "questions"
     if isinstance(loaded, Retriever):

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from xmodaler.config import CfgNode, kfg
 from xmodaler.datasets.bad_samples import SampleError
 from xmodaler.datasets.build import DATASETS_REGISTRY, build_dataset_mapper
 from xmodaler.datasets.images.flickr30k import Flickr30kDataset
 from xmodaler.datasets.images.understanding import UnderstandingDataset
+from xmodaler.datasets.tasks import JsonRecords
 from xmodaler.evaluation.result_files import canonical_id
 from xmodaler.evaluation.vqa_truth import VQATruth, read_truth
 from xmodaler.functional import dict_as_tensor
@@ -149,19 +152,45 @@ def _records(
     """Readable records spread over the split, with the visual keys of their samples."""
     mapper.prepare(cfg)
     found = []
-    records = [
-        record
-        for record in mapper.load_raw_data(cfg)
-        if "error" not in record and record.get("question", "?").strip()
-    ]
+    records = [record for record in mapper.load_raw_data(cfg) if "error" not in record]
+    if isinstance(mapper, JsonRecords):
+        records = [_described(record) for record in records]
+    records = [record for record in records if record.get("question", "?").strip()]
     visual = getattr(mapper, "visual", mapper.source.sample)
     for record in spread(records, count):
         name = str(record.get("image_id", record.get(mapper.id_key)))
         try:
-            found.append((record, dict_as_tensor({kfg.IDS: name, **visual(record)})))
+            sample = dict_as_tensor({kfg.IDS: name, **visual(record)})
+            if sample.get(kfg.IMAGES) is not None and sample[kfg.IMAGES].ndim == 4:
+                record["shown"] = _middle_frame(sample[kfg.IMAGES])
+            found.append((record, sample))
         except SampleError:
             continue
     return found
+
+
+def _described(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a task under the names that other records have."""
+    texts, visual = record.get("texts") or [""], record.get("visual")
+    labels = {}
+    if record.get("label", -1) >= 0:
+        labels = {"labels": [record["label"]], "scores": [1.0]}
+    return {
+        "image_id": str(record.get("index", record["record_id"])),
+        "question_id": record["record_id"],
+        "question": texts[0],
+        "captions": texts,
+        **({"file_name": visual} if isinstance(visual, str) else {}),
+        **labels,
+        **record,
+    }
+
+
+def _middle_frame(frames: Tensor) -> Any:
+    """The frame (3, H, W) uint8 in the middle of (F, 3, H, W) as a picture."""
+    from PIL import Image
+
+    return Image.fromarray(frames[len(frames) // 2].permute(1, 2, 0).cpu().numpy())
 
 
 def _truths(answerer: Answerer, stage: str) -> Mapping[str, VQATruth]:
@@ -190,8 +219,13 @@ def _rank(ranking: Ranking, right: set[str]) -> int:
     return next(place for place, hit in enumerate(ranking, 1) if hit.id in right)
 
 
-def _picture(cfg: CfgNode, folder: str, record: Mapping[str, Any]) -> str | None:
-    """The file of a record's picture, by its name or its id; None where there is none."""
+def _picture(cfg: CfgNode, folder: str, record: Mapping[str, Any]) -> Any:
+    """The file of a record's picture, by its name or its id; None where there is none.
+
+    Of a video it is a frame, as a picture.
+    """
+    if "shown" in record:
+        return record["shown"]
     if not folder:
         return None
     name = str(record["image_id"])

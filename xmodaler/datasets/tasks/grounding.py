@@ -23,6 +23,9 @@ from .task_files import TaskFile
 
 __all__ = ["JsonGroundingDataset"]
 
+_DISTORTED = 1.05
+"""Ratio of the scales of both sides from which a picture is another one."""
+
 
 @DATASETS_REGISTRY.register()
 class JsonGroundingDataset(JsonRecords):
@@ -187,7 +190,7 @@ class JsonGroundingDataset(JsonRecords):
 
     def sample_of(self, record: dict[str, Any]) -> dict[str, Any]:
         picture = self.source.load(record["visual"])
-        boxes = _in_picture(record["boxes"], record["size"], picture.size)
+        boxes = self.boxes_in(record, picture.size)
         try:
             # A box of nothing, or beside the picture, teaches and measures nothing.
             clipped = [clip_box(box, *picture.size) for box in boxes]
@@ -204,6 +207,27 @@ class JsonGroundingDataset(JsonRecords):
             kfg.PICTURE_SIZES: np.array(picture.size),
             kfg.SPLITS: record["split"],
         }
+
+    def boxes_in(self, record: dict[str, Any], size: tuple[int, int]) -> list[list[float]]:
+        """The boxes of a record in pixels of a file, which people may have shrunk.
+
+        Args:
+            record: One of :meth:`load_data`.
+            size: Width and height of the file.
+
+        Raises:
+            SampleError: The boxes were drawn in a picture of another shape.
+        """
+        drawn = record["size"]
+        if not drawn or tuple(drawn) == tuple(size):
+            return record["boxes"]
+        across, down = size[0] / drawn[0], size[1] / drawn[1]
+        if max(across, down) > _DISTORTED * min(across, down):
+            raise SampleError(
+                f"the picture is {size[0]} x {size[1]}, but its boxes were drawn in one of "
+                f"{drawn[0]} x {drawn[1]}"
+            )
+        return [[x * across, y * down, w * across, h * down] for x, y, w, h in record["boxes"]]
 
     def _part(self, picture: Any, box: Box, record: dict[str, Any]) -> dict[str, Any]:
         size = self.source.size
@@ -225,16 +249,3 @@ def _checked(box: Any) -> list[float]:
     if sides[2] <= 0 or sides[3] <= 0:
         raise ValueError(f"the box {box!r} covers nothing")
     return sides
-
-
-def _in_picture(boxes: list[list[float]], size: Any, real: tuple[int, int]) -> list[list[float]]:
-    """Boxes of an annotated size in pixels of the file, which people may have shrunk."""
-    if not size or tuple(size) == tuple(real):
-        return boxes
-    across, down = real[0] / size[0], real[1] / size[1]
-    if max(across, down) > 1.05 * min(across, down):
-        raise SampleError(
-            f"the picture is {real[0]} x {real[1]}, but its boxes were drawn in one of {size[0]} x "
-            f"{size[1]}"
-        )
-    return [[x * across, y * down, w * across, h * down] for x, y, w, h in boxes]
