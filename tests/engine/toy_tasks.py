@@ -1,5 +1,6 @@
 """Tiny files of the tasks of X²-VLM, and configs for models of one layer a part."""
 
+import base64
 import json
 import sys
 from pathlib import Path
@@ -129,6 +130,86 @@ def retrieval(folder, files="test_en.json", **changes):
             "DATALOADER__TRAIN_ANNFILE": str(folder / "train.json"),
             "DATALOADER__VAL_ANNFILE": files,
             "INFERENCE__NAME": "RetrievalEvaler",
+            **changes,
+        },
+    )
+
+
+def write_questions(folder, pictures=9):
+    """Questions with answers, and the candidates."""
+    names = write_pictures(folder, pictures)
+    records = [
+        {
+            "question_id": k,
+            "question": f"{phrase(k)}?",
+            "image": name,
+            "dataset": "vqa",
+            "answer": ["a ball"] * (1 + k % 3) + ["dog"],
+        }
+        for k, name in enumerate(names)
+    ]
+    (folder / "questions.json").write_text(json.dumps(records))
+    (folder / "answers.json").write_text(json.dumps(["dog", "", "a ball", "a red ball", "red"]))
+    return folder
+
+
+def vqa(folder, **changes):
+    """A config of generated answers on the files of :func:`write_questions`."""
+    return config_of(
+        "X2VLMVQA",
+        folder,
+        **{
+            "MODEL__X2VLM__DECODER_LAYERS": 1,
+            "MODEL__X2VLM__TOP_K": 0,
+            "DATASETS__TRAIN": "JsonVQADataset",
+            "DATASETS__VAL": "JsonVQADataset",
+            "DATALOADER__TRAIN_ANNFILE": str(folder / "questions.json"),
+            "DATALOADER__VAL_ANNFILE": str(folder / "questions.json"),
+            "DATALOADER__ANSWERS": str(folder / "answers.json"),
+            "INFERENCE__NAME": "VQAEvaler",
+            "INFERENCE__ID_KEY": "question_id",
+            "INFERENCE__VALUE": "answer",
+            "INFERENCE__VAL_ANNFILE": str(folder / "questions.json"),
+            **changes,
+        },
+    )
+
+
+def write_clips(folder, clips=6):
+    """Questions about clips given as lists of frames; the last answer is outside the list."""
+    write_pictures(folder, 1)
+    (folder / "clips").mkdir()
+    lines = []
+    for k in range(clips):
+        frames = []
+        for frame in range(1 + k % 4):
+            picture(folder / "frame.png", 10 * k + frame)
+            frames.append(base64.b64encode((folder / "frame.png").read_bytes()).decode())
+        (folder / "clips" / f"video_{k}.json").write_text(json.dumps(frames))
+        answer = "table" if k == clips - 1 else ("ball", "dog")[k % 2]
+        lines.append({"video_id": f"video{k}", "question": f"{phrase(k)}?", "answer": answer})
+    (folder / "clips.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "ans2label.json").write_text(json.dumps({"dog": 1, "ball": 0, "red": 2}))
+    return folder
+
+
+def video_qa(folder, **changes):
+    """A config of answers out of a list on the files of :func:`write_clips`."""
+    return config_of(
+        "X2VLMClassifier",
+        folder,
+        **{
+            "MODEL__X2VLM__NUM_LABELS": 3,
+            "DATASETS__TRAIN": "JsonVideoQADataset",
+            "DATASETS__VAL": "JsonVideoQADataset",
+            "DATALOADER__TRAIN_ANNFILE": str(folder / "clips.jsonl"),
+            "DATALOADER__VAL_ANNFILE": str(folder / "clips.jsonl"),
+            "DATALOADER__VIDEO_FOLDER": str(folder / "clips"),
+            "DATALOADER__ANSWERS": str(folder / "ans2label.json"),
+            "DATALOADER__MAX_FEAT_NUM": 2,
+            "DATALOADER__TASK__VIDEO": True,
+            "INFERENCE__NAME": "AccuracyEvaler",
+            "INFERENCE__VALUE": "label",
             **changes,
         },
     )

@@ -91,6 +91,7 @@ _C.DATALOADER.TASK.INDEX_KEY = "image_id"
 _C.DATALOADER.TASK.IMAGE_IN_LINE = False  # True: base64 of the file; False: a path
 _C.DATALOADER.TASK.VIDEO = False  # videos of MAX_FEAT_NUM frames, below VIDEO_FOLDER
 _C.DATALOADER.TASK.COCO_FOLDER = ""  # where paths with COCO in them begin; '' for IMAGE_FOLDER
+_C.DATALOADER.TASK.GENOME_FOLDER = ""  # where pictures of Visual Genome begin
 _C.DATALOADER.TASK.AUGMENT = True  # training pictures are cropped, mirrored and changed by chance
 _C.DATALOADER.TASK.SMALLEST_CROP = 0.5  # of the area
 _C.DATALOADER.TASK.MAX_WORDS = 30  # of a text; MODEL.MAX_SEQ_LEN limits word pieces

@@ -42,6 +42,8 @@ from .tasks import (
     JsonReasoningDataset,
     JsonRecords,
     JsonRetrievalDataset,
+    JsonVideoQADataset,
+    JsonVQADataset,
 )
 from .videos import MSRVTTDataset, MSVDDataset, VideoCaptionDataset
 
@@ -64,6 +66,8 @@ __all__ = [
     "JsonReasoningDataset",
     "JsonRecords",
     "JsonRetrievalDataset",
+    "JsonVQADataset",
+    "JsonVideoQADataset",
     "MSCoCoBertDataset",
     "MSCoCoCOSNetDataset",
     "MSCoCoDataset",

@@ -58,7 +58,7 @@ def label2ans_path(cfg: CfgNode) -> str:
 
 
 def read_label2ans(path: str | os.PathLike) -> list[str]:
-    """The answers by label.
+    """The answers by label, from a list or from an object from answers to labels.
 
     Raises:
         UserError: It cannot be read, is no list of different strings, or an ``ans2label`` beside
@@ -66,6 +66,8 @@ def read_label2ans(path: str | os.PathLike) -> list[str]:
     """
     found = json_or_pickle(path)
     content = _read(found)
+    if isinstance(content, dict) and all(_is_int(label) for label in content.values()):
+        content = _by_label(content)
     if not isinstance(content, list) or not content:
         raise UserError(f"'{found}' is not a list of answers, one for each label")
     wrong = next((answer for answer in content if not isinstance(answer, str)), None)
@@ -76,6 +78,13 @@ def read_label2ans(path: str | os.PathLike) -> list[str]:
         raise UserError(f"'{found}' gives two labels to the answer '{twice}'")
     _check_twin(found, content)
     return content
+
+
+def _by_label(labels: dict[str, int]) -> list[str]:
+    """The answers of an object from answers to labels; as they stand there if these have gaps."""
+    if sorted(labels.values()) == list(range(len(labels))):
+        return sorted(labels, key=labels.__getitem__)
+    return list(labels)
 
 
 def _check_twin(path: str, answers: list[str]) -> None:

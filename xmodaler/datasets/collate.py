@@ -130,8 +130,10 @@ def _common_keys(samples: list[dict[str, Any]]) -> list[str]:
                 f"{key} is missing from sample {lacking[0]} but present in others of its batch; "
                 "a mapper must give every sample the same keys"
             )
-    # Last, since a sample with both kinds of tokens has the TOKENS_MASKS of its generated text.
-    return sorted(keys, key=lambda key: key == kfg.G_TOKENS_IDS)
+    # Last, since a sample with both kinds of tokens has the TOKENS_MASKS of its generated text; of
+    # several answers, which are told from padding by their targets, it has that of the question.
+    last = kfg.U_TOKENS_IDS if kfg.ANSWER_COUNTS in keys else kfg.G_TOKENS_IDS
+    return sorted(keys, key=lambda key: key == last)
 
 
 def _name(sample: dict[str, Any]) -> str:

@@ -42,12 +42,7 @@ def vqa_records(cfg: CfgNode, stage: str) -> list[dict[str, Any]]:
     Raises:
         UserError: A file is missing, of another form, or of another answer vocabulary.
     """
-    annfile, split = _stage_files(cfg, stage)
-    pictures = _picture_list(cfg, split)
-    names = PictureNames(pictures, cfg.DATALOADER.IMAGE_NAME)
-    questions, problems = _read_questions(annfile, names)
-    if split:
-        questions = _of_split(questions, pictures.splits, split, annfile)
+    questions, problems = asked_questions(cfg, stage)
     targets_file = cfg.DATALOADER[f"{stage.upper()}_TARGETS"]
     if not targets_file and stage != "test":
         raise UserError(
@@ -61,6 +56,26 @@ def vqa_records(cfg: CfgNode, stage: str) -> list[dict[str, Any]]:
         _report(unusable, targets_file)
         _join(questions, targets, targets_file)
     return questions + [{"question_id": p.where, "error": p.reason} for p in problems]
+
+
+def asked_questions(
+    cfg: CfgNode, stage: str, annfile: str = ""
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """The questions of a file in VQA v2's official form, of the split that the config names.
+
+    Args:
+        cfg: The config.
+        stage: Whose files and split.
+        annfile: A file in place of ``{STAGE}_ANNFILE``.
+    """
+    own, split = _stage_files(cfg, stage)
+    annfile = annfile or own
+    pictures = _picture_list(cfg, split)
+    names = PictureNames(pictures, cfg.DATALOADER.IMAGE_NAME)
+    questions, problems = _read_questions(annfile, names)
+    if split:
+        questions = _of_split(questions, pictures.splits, split, annfile)
+    return questions, problems
 
 
 def _stage_files(cfg: CfgNode, stage: str) -> tuple[str, str]:

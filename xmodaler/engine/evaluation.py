@@ -11,6 +11,7 @@ import torch
 
 from xmodaler.config import kfg
 from xmodaler.datasets import bad_samples
+from xmodaler.datasets.tasks.vqa import candidate_answers
 from xmodaler.modeling.stage_keys import SCORES_ONLY
 from xmodaler.utils import comm
 
@@ -101,7 +102,10 @@ def evaluate(
         What the evaluator returned; ``{}`` where that is no dict.
     """
     truth_keys = getattr(evaluator, "truth_keys", ())
-    results = predict(cfg, comm.unwrap_model(model), loader, truth_keys)
+    model = comm.unwrap_model(model)
+    if hasattr(model, "set_answers") and not model.has_answers:
+        model.set_answers(*candidate_answers(cfg))
+    results = predict(cfg, model, loader, truth_keys)
     results = gather_results(results, cfg.INFERENCE.ID_KEY)
     return on_all_ranks(
         lambda: call_evaluator(evaluator, results, epoch) if evaluator is not None else {}

@@ -9,11 +9,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xmodaler.config import kfg
+from xmodaler.datasets.tasks.task_files import task_files
 from xmodaler.evaluation.build import EVALUATION_REGISTRY
-from xmodaler.evaluation.result_files import results_by_id, unknown_ids, write_results
+from xmodaler.evaluation.result_files import (
+    canonical_id,
+    results_by_id,
+    unknown_ids,
+    write_results,
+)
 from xmodaler.evaluation.vqa_truth import VQATruth, read_label_answers, read_truth
 from xmodaler.utils.errors import UserError
-from xmodaler.utils.file_io import expand_path
 
 __all__ = ["VQAEvaler"]
 
@@ -33,13 +39,14 @@ class VQAEvaler:
             labels are: ``DATALOADER.ANSWERS``, else ``trainval_label2ans.pkl`` in
             ``DATALOADER.ANNO_FOLDER``.
         annfile: Official annotations (JSON with ``annotations``), targets (pickle or JSON list of
-            ``{question_id, labels, scores}``), or '' or a questions file for a split without
-            answers, of which results are only written.
+            ``{question_id, labels, scores}``), records with questions and answers, or '' or a
+            questions file for a split without answers, of which results are only written.
         output_dir: Results are written to ``<output_dir>/results/{epoch}.json`` as
             ``[{"question_id", "answer"}]``, the format of the evaluation server, and the scores of
             all types to ``{epoch}_scores.json``; None or '' writes none.
 
     Attributes:
+        truth_keys: What results bring along from the data, where these have it: languages.
         result_prefix: Put before the epoch in the names of result files, to tell splits apart.
         per_question: After :meth:`eval`, the accuracy of each question under its id as a string.
         per_answer_type: After :meth:`eval`, the accuracy by type of the answer: yes/no, number,
@@ -47,8 +54,10 @@ class VQAEvaler:
         per_question_type: After :meth:`eval`, the accuracy by how the question begins.
     """
 
+    truth_keys: tuple[str, ...] = (kfg.SPLITS,)
+
     def __init__(self, cfg: Any, annfile: str, output_dir: str | None = None) -> None:
-        self.annfile = expand_path(annfile) if annfile else ""
+        self.annfile = annfile or ""
         self.id_key = cfg.INFERENCE.ID_KEY
         self.value_key = cfg.INFERENCE.VALUE
         self.output_dir = output_dir or ""
@@ -60,7 +69,8 @@ class VQAEvaler:
         # Files are read on the first use, by the one process that scores.
         self._answers: list[str] | None = None
         self._truth: dict[str, VQATruth] | None = None
-        if self.annfile and not os.path.isfile(self.annfile):
+        files = task_files(self.annfile) if self.annfile else []
+        if not all(os.path.isfile(file.path) for file in files):
             raise UserError(
                 f"the answers '{annfile}' do not exist; INFERENCE.VAL_ANNFILE and "
                 "INFERENCE.TEST_ANNFILE must name VQA annotations or targets, or be '' for a "
@@ -85,7 +95,9 @@ class VQAEvaler:
         Returns:
             ``accuracy`` and, under ``answer_type``, that of each type, as fractions. As soon as the
             question of a result is unknown, ``accuracy`` is 0.0 and a warning says so: such a
-            number would compare with no other. Without answers to compare with: empty.
+            number would compare with no other. Without answers to compare with: empty. Of several
+            languages also ``accuracy_<language>``, and ``accuracy_languages``, the mean of those
+            that are not English.
 
         Raises:
             UserError: A result is malformed, a question has two, or an answer is outside the
@@ -103,7 +115,7 @@ class VQAEvaler:
             return {"accuracy": 0.0}
         if missing := len(self.truth) - len(answers):
             logger.info("%d of %d questions have no result", missing, len(self.truth))
-        metrics = self._score(answers)
+        metrics = {**self._score(answers), **self._by_language(results)}
         types = {"answer_type": self.per_answer_type, "question_type": self.per_question_type}
         write_results(self.output_dir, f"{stem}_scores.json", metrics | types)
         # A reader that has closed the pipe, as `| head` does, must not end a training.
@@ -131,6 +143,19 @@ class VQAEvaler:
         metrics: dict[str, Any] = {"accuracy": sum(scores) / len(scores) if scores else 0.0}
         if self.per_answer_type:
             metrics["answer_type"] = dict(self.per_answer_type)
+        return metrics
+
+    def _by_language(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        scores: dict[str, list[float]] = defaultdict(list)
+        for result in results:
+            key = canonical_id(result[self.id_key])
+            if result.get(kfg.SPLITS) and key in self.per_question:
+                scores[result[kfg.SPLITS]].append(self.per_question[key])
+        found = _means(scores)
+        metrics = {f"accuracy_{language}": value for language, value in found.items()}
+        others = [value for language, value in found.items() if language != "en"]
+        if others:
+            metrics["accuracy_languages"] = sum(others) / len(others)
         return metrics
 
     def _write(

@@ -9,6 +9,8 @@ from typing import Any
 
 from xmodaler.datasets.annotations import Problem, read_json
 from xmodaler.datasets.answer_files import label2ans_path, read_label2ans, read_targets
+from xmodaler.datasets.tasks.task_files import TaskFile, task_files
+from xmodaler.datasets.tasks.vqa import question_name
 from xmodaler.datasets.vqa_annotations import read_annotations
 from xmodaler.evaluation.result_files import canonical_id
 from xmodaler.evaluation.vqa_normalize import vqa_accuracy
@@ -51,7 +53,9 @@ def read_truth(path: str, label_answers: Callable[[], Sequence[str]]) -> dict[st
     """Reads a file of answers.
 
     Args:
-        path: Official annotations, targets, or an official questions file (which has no answers).
+        path: Official annotations, targets, an official questions file (which has no answers), or
+            records with ``question`` and ``answer`` as ``JsonVQADataset`` reads them; or several
+            of these, see :func:`~xmodaler.datasets.tasks.task_files.task_files`.
         label_answers: Gives the answer of every label, which targets are written in.
 
     Returns:
@@ -61,7 +65,19 @@ def read_truth(path: str, label_answers: Callable[[], Sequence[str]]) -> dict[st
     Raises:
         UserError: It is none of these, or its labels belong to another vocabulary.
     """
+    truths: dict[str, VQATruth] = {}
+    for file in task_files(path):
+        truths.update(_of_file(file, label_answers))
+    return truths
+
+
+def _of_file(file: TaskFile, label_answers: Callable[[], Sequence[str]]) -> dict[str, VQATruth]:
+    path = file.path
     content = read_json(path) if path.endswith(".json") else []
+    if (records := _answered_records(content)) is not None:
+        return {
+            canonical_id(question_name(key, file.name)): truth for key, truth in records.items()
+        }
     kind = content if isinstance(content, dict) else {"targets": content}
     if "questions" in kind:
         return {}
@@ -75,7 +91,7 @@ def read_truth(path: str, label_answers: Callable[[], Sequence[str]]) -> dict[st
     else:
         raise UserError(
             f"'{path}' holds neither VQA annotations (JSON with 'annotations') nor targets (a list "
-            "of question_id, labels, scores)"
+            "of question_id, labels, scores) nor questions with their answers"
         )
     if problems:
         logger.warning(
@@ -85,6 +101,36 @@ def read_truth(path: str, label_answers: Callable[[], Sequence[str]]) -> dict[st
             problems[0],
         )
     return truths
+
+
+def _answered_records(content: Any) -> dict[Any, VQATruth] | None:
+    """Answers of records with questions, by id; None where this is something else."""
+    if isinstance(content, dict):
+        entries = [
+            {"question_id": key, **entry} for key, entry in content.items() if _is_asked(entry)
+        ]
+        if not entries or len(entries) < len(content):
+            return None
+    else:
+        entries = [entry for entry in content if _is_asked(entry) and "question_id" in entry]
+        if not entries:
+            return None
+    return {entry["question_id"]: _of_entry(entry) for entry in entries}
+
+
+def _is_asked(entry: Any) -> bool:
+    return isinstance(entry, dict) and ("question" in entry or "sent" in entry)
+
+
+def _of_entry(entry: Mapping[str, Any]) -> VQATruth:
+    answer = entry.get("label", entry.get("answer"))
+    if isinstance(answer, str):
+        return VQATruth(scores={answer: 1.0})
+    if isinstance(answer, Mapping):
+        return VQATruth(scores={text: float(score) for text, score in answer.items()})
+    if isinstance(answer, list) and all(isinstance(text, str) for text in answer):
+        return VQATruth(people=tuple(answer))
+    return VQATruth()
 
 
 def read_label_answers(cfg: Any) -> list[str]:

@@ -8,7 +8,9 @@ from .records import JsonRecords
 from .refer import ReferFolder
 from .retrieval import JsonRetrievalDataset
 from .task_files import read_task_file, task_files
+from .video_qa import JsonVideoQADataset
 from .visuals import TaskVisuals
+from .vqa import JsonVQADataset, candidate_answers
 
 __all__ = [
     "JsonCaptionDataset",
@@ -17,8 +19,11 @@ __all__ = [
     "JsonReasoningDataset",
     "JsonRecords",
     "JsonRetrievalDataset",
+    "JsonVQADataset",
+    "JsonVideoQADataset",
     "ReferFolder",
     "TaskVisuals",
+    "candidate_answers",
     "read_task_file",
     "task_files",
 ]

@@ -43,6 +43,7 @@ class X2VLMVQA(X2VLMModel):
         self.top_k = top_k
         self.first_twice = first_twice
         self._tree: AnswerTree | None = None
+        self._labels: Tensor | None = None
         self._begin = 0
         text_decoder.head.decoder.weight = text_decoder.embed.embeddings.weight
 
@@ -104,11 +105,19 @@ class X2VLMVQA(X2VLMModel):
         """Set the candidates.
 
         Args:
-            answers: The words of each, without begin and end of sentence.
+            answers: The words of each, without begin and end of sentence; one without words is
+                never chosen.
             begin: The word that every answer begins after.
             end: The word that every answer ends with.
         """
-        self._tree, self._begin = AnswerTree.of(answers, end), begin
+        labels = [label for label, answer in enumerate(answers) if answer]
+        self._tree, self._begin = AnswerTree.of([answers[label] for label in labels], end), begin
+        self._labels = None if len(labels) == len(answers) else torch.tensor(labels)
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether there are candidates to rank."""
+        return self._tree is not None
 
     def rank(self, batch: Batch, memory: FusionMemory | None = None) -> tuple[Tensor, Tensor]:
         """Candidates (B, k), the best first, and their log-likelihoods (B, k).
@@ -120,7 +129,10 @@ class X2VLMVQA(X2VLMModel):
             raise UserError("X2VLMVQA ranks candidate answers; call set_answers first")
         memory = self.question_memory(batch) if memory is None else memory
         self._tree = self._tree.to(self.device)
-        return self.text_decoder.rank(self._tree, memory, self._begin, self.top_k, self.first_twice)
+        best, scores = self.text_decoder.rank(
+            self._tree, memory, self._begin, self.top_k, self.first_twice
+        )
+        return best if self._labels is None else self._labels.to(best.device)[best], scores
 
     def _given_answers(self, batch: Batch, memory: FusionMemory) -> Batch:
         tokens, targets = batch[kfg.G_TOKENS_IDS], batch[kfg.G_TARGET_IDS]
