@@ -34,7 +34,10 @@ def test_every_released_config_is_listed_once():
         for path in (ROOT / "configs" / task).glob("**/*/*.yaml")
         if not path.name.startswith(OWN) and not path.parts[-2].startswith(UNRELEASED)
     }
-    assert sorted(listed) == sorted(shipped)
+    newer = [config for config in listed if config.startswith("x2vlm/")]
+    assert sorted(set(listed) - set(newer)) == sorted(shipped)
+    assert len(set(listed)) == len(listed)
+    assert all((ROOT / "configs" / config).is_file() for config in newer)
 
 
 @pytest.mark.parametrize("name", model_zoo.list())

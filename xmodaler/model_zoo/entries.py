@@ -43,7 +43,8 @@ class ZooEntry:
         config: Path of its config below ``configs/``.
         paper: Where the architecture comes from.
         task: ``"image captioning"``, ``"video captioning"``, ``"pre-training"``,
-            ``"visual question answering"``, ``"visual commonsense reasoning"`` or ``"retrieval"``.
+            ``"visual question answering"``, ``"visual commonsense reasoning"``, ``"retrieval"``,
+            ``"grounding"`` or ``"reasoning"``.
         dataset: What it was trained and tested on.
         objective: Of captioners ``"cross-entropy"`` or ``"CIDEr"``.
         scores: What was published for the released model, metric to value (times 100); empty
