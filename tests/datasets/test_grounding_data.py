@@ -132,7 +132,8 @@ def red_box(image):
 
 
 def test_training_parts_hold_the_box(folder):
-    mapper, records = made(folder, [OPEN], "train", AUGMENT=False)
+    mapper, records = made(folder, [OPEN], "train")
+    mapper.augment = None
     found = set()
     for seed in range(30):
         random.seed(seed)
@@ -146,11 +147,20 @@ def test_training_parts_hold_the_box(folder):
 
 @pytest.mark.parametrize(("text", "mirrored"), [("red square", True), ("left red square", False)])
 def test_sides_are_not_mirrored(folder, text, mirrored, monkeypatch):
-    mapper, records = made(folder, [{**OPEN, "text": text}], "train", AUGMENT=False)
+    mapper, records = made(folder, [{**OPEN, "text": text}], "train")
+    mapper.augment = None
     monkeypatch.setattr(random, "random", lambda: 0.1)
     monkeypatch.setattr(random, "randint", lambda low, high: 0 if low == 0 else high)
     centre = mapper(records[0])[kfg.TARGET_BBOX][0].item()
     assert centre == pytest.approx(1 - 25 / 80 if mirrored else 25 / 80)
+
+
+def test_pictures_may_stay_whole(folder):
+    mapper, records = made(folder, [OPEN], "train", AUGMENT=False)
+    for seed in range(5):
+        random.seed(seed)
+        target = mapper(records[0])[kfg.TARGET_BBOX].tolist()
+        assert target == pytest.approx([25 / 80, 25 / 40, 30 / 80, 10 / 40])
 
 
 def test_boxes_follow_a_picture_that_was_shrunk(folder):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from xmodaler.config import CfgNode, configurable, kfg
-from xmodaler.functional.func_regions import Box, centre_box, clip_box, draw_view
+from xmodaler.functional.func_regions import Box, CropView, centre_box, clip_box, draw_view
 from xmodaler.utils.errors import UserError
 
 from ..augmentation import COLOUR_CHANGES, RandAugment
@@ -44,12 +44,13 @@ class JsonGroundingDataset(JsonRecords):
     The last two are cut down to DATALOADER.{STAGE}_SPLIT, one or several splits parted by commas.
 
     In training a part of the picture is taken that holds the box, mirrored half of the time unless
-    the phrase says left or right; colours change by chance, nothing moves. Of several boxes one is
-    drawn. In evaluation a sample has SPLITS, PICTURE_SIZES and TRUE_BOXES for the evaluator.
+    the phrase says left or right; colours change by chance, nothing moves. DATALOADER.TASK.AUGMENT
+    False leaves pictures whole. Of several boxes one is drawn. In evaluation a sample has SPLITS, PICTURE_SIZES and TRUE_BOXES for the evaluator.
 
     Args:
         refer: Annotations of REFER; '' where files do without.
         splits: Which splits are kept; none for all.
+        crop: Take parts of training pictures, and mirror them; else whole ones are learned from.
         augment: What is done to a training picture at last.
         **records: As for :class:`~.records.JsonRecords`.
     """
@@ -62,12 +63,14 @@ class JsonGroundingDataset(JsonRecords):
         *,
         refer: str = "",
         splits: Iterable[str] = (),
+        crop: bool = True,
         augment: RandAugment | None = None,
         **records: Any,
     ) -> None:
         super().__init__(**records)
         self.refer = refer
         self.splits = frozenset(splits)
+        self.crop = crop
         self.augment = augment
         self._folder: ReferFolder | None = None
         self._fault: UserError | None = None
@@ -82,6 +85,7 @@ class JsonGroundingDataset(JsonRecords):
             **super().from_config(cfg, stage),
             "refer": loader.TASK.REFER,
             "splits": filter(None, map(str.strip, loader[f"{stage.upper()}_SPLIT"].split(","))),
+            "crop": changes,
             "augment": RandAugment(changes=COLOUR_CHANGES) if changes else None,
         }
 
@@ -231,7 +235,9 @@ class JsonGroundingDataset(JsonRecords):
 
     def _part(self, picture: Any, box: Box, record: dict[str, Any]) -> dict[str, Any]:
         size = self.source.size
-        view = draw_view(box, *picture.size, size, random, self.may_mirror(record))
+        view = CropView(0, 0, *picture.size, mirrored=False, size=size)
+        if self.crop:
+            view = draw_view(box, *picture.size, size, random, self.may_mirror(record))
         image = crop_picture(picture, view)
         if self.augment is not None:
             image = self.augment(image)
