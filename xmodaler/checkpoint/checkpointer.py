@@ -229,6 +229,9 @@ class XmodalerCheckpointer:
         state_dict = dict(checkpoint["model"])
         self._convert_ndarray_to_tensor(state_dict)
         state_dict = strip_wrapper_prefixes(state_dict)
+        adapt = getattr(self.model, "adapt_weights", None)
+        if adapt is not None:
+            state_dict = adapt(state_dict)
         checkpoint["model"] = state_dict
         own = self.model.state_dict(keep_vars=True)
         fit_rows(state_dict, own, checkpoint.pop(ROW_TABLES, ()))

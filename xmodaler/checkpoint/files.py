@@ -52,6 +52,23 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return _in_own_names(_read_file(name))
 
 
+def load_as_written(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read weights under the names that their own project gave them.
+
+    Args:
+        path: As for :func:`read_checkpoint`; a text model of `transformers` may be of any type.
+    """
+    name = expand_path(path).removeprefix(transformers_weights.PREFIX)
+    files = [name]
+    if not os.path.isfile(name):
+        files = transformers_weights.weight_files(name, of_any_type=True)
+    state: dict[str, torch.Tensor] = {}
+    for file in files:
+        state.update(_read_file(file)["model"])
+    arrays_to_tensors(state)
+    return strip_wrapper_prefixes(state)
+
+
 def _in_own_names(content: dict[str, Any]) -> dict[str, Any]:
     family = transformers_weights.family_of(content["model"])
     if family is None:

@@ -125,17 +125,19 @@ def is_folder_of_transformers(path: str) -> bool:
     return os.path.isfile(os.path.join(path, _CONFIG))
 
 
-def weight_files(name: str) -> list[str]:
+def weight_files(name: str, of_any_type: bool = False) -> list[str]:
     """The weight files of a folder, or of a model of the hub.
 
     Args:
         name: A folder that ``save_pretrained`` wrote, or a name of the hub.
+        of_any_type: Whether models of no known family are fine.
 
     Raises:
         UserError: There are none, or the model is of no known family.
     """
     folder = name if os.path.isdir(name) else _from_hub(name)
-    _check_family(folder, name)
+    if not of_any_type:
+        _check_family(folder, name)
     for file, index in zip(_FILES, _INDEXES, strict=True):
         path = os.path.join(folder, file)
         if os.path.isfile(path):

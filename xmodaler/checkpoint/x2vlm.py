@@ -3,13 +3,17 @@
 import re
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from xmodaler.utils.errors import UserError
+
+from .files import load_as_written
 from .vision_towers import translate_tower
 
 __all__ = [
     "our_name",
     "start_decoder",
+    "start_text",
     "text_from_hub",
     "translate_x2vlm",
     "without_text_tower",
@@ -226,6 +230,38 @@ def text_from_hub(state: Mapping[str, Tensor], text_layers: int, fusion_layers: 
         for rest, value in layers[source].items():
             text[f"encoder.fusion_layers.{place}.{_fusion_part(rest)}"] = value
     return text
+
+
+def start_text(model: nn.Module, path: str, fusion_layers: int = 0) -> None:
+    """Let the text tower of a model start from a text model of the hub, a folder or a file.
+
+    Args:
+        model: Of X²-VLM.
+        path: Where the text model is.
+        fusion_layers: As for :func:`text_from_hub`. Without fusion layers the word head, too,
+            stays as it is.
+
+    Raises:
+        UserError: A weight of the text tower is missing there, or has another shape.
+    """
+    own = model.state_dict()
+    wanted = [name for name in own if name.startswith(("encoder.text_layers.", "token_embed."))]
+    layers = 1 + max(int(n.split(".")[2]) for n in wanted if n.startswith("encoder."))
+    found = text_from_hub(load_as_written(path), layers, fusion_layers)
+    lacking = [n for n in wanted if n not in found or found[n].shape != own[n].shape]
+    if lacking:
+        raise UserError(
+            f"MODEL.X2VLM.TEXT_WEIGHTS '{path}' does not fit the text tower: {len(lacking)} of its "
+            f"{len(wanted)} weights are missing or of another shape, '{lacking[0]}' first"
+        )
+    fitting = {
+        name: value
+        for name, value in found.items()
+        if name in own
+        and value.shape == own[name].shape
+        and (fusion_layers or not name.startswith("predictor."))
+    }
+    model.load_state_dict(fitting, strict=False)
 
 
 def _hub_layers(state: Mapping[str, Tensor]) -> dict[int, State]:

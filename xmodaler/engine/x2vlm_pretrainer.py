@@ -5,6 +5,7 @@ from typing import Any
 
 from torch.nn.parallel import DistributedDataParallel
 
+from xmodaler.checkpoint.x2vlm import start_text
 from xmodaler.config import kfg
 from xmodaler.datasets.mixed_loader import CLEAN_GROUPS, MixedLoader, build_mixed_loader
 from xmodaler.modeling.stage_keys import BOXES_ONLY, SKIP_MATCHING
@@ -43,6 +44,15 @@ class X2VLMPretrainer(DefaultTrainer):
                 "one of them to False"
             )
         super().__init__(cfg)
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """As for any trainer; a new run may start its text tower from a text model."""
+        starts = not (resume and self.checkpointer.has_checkpoint())
+        super().resume_or_load(resume)
+        text = self.cfg.MODEL.X2VLM.TEXT_WEIGHTS
+        if starts and text:
+            fusion = 0 if self.cfg.MODEL.WEIGHTS else self.cfg.MODEL.FUSION.LAYERS
+            start_text(self.bare_model, text, fusion)
 
     @classmethod
     def build_train_loader(cls, cfg: Any) -> MixedLoader:

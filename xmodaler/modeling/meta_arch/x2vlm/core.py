@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xmodaler.checkpoint.x2vlm import start_decoder, translate_x2vlm
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.errors import UserError
 
@@ -97,9 +98,24 @@ class X2VLMModel(BaseEncoderDecoder):
                 "TIE_WORDS": True,  # the word head shares the matrix of the word embedding
                 "IMAGE_BOXES": False,  # whole pictures learn their box (all of it) too
                 "NUM_LABELS": 2,
+                # A text model of the hub, a folder or a file: pre-training starts its text tower
+                # from it, whatever MODEL.WEIGHTS holds. '': from MODEL.WEIGHTS
+                "TEXT_WEIGHTS": "",
             }
         )
         super().add_config(cfg, tmp_cfg)
+
+    def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a file for this model: released names become ours, tables fit the picture.
+
+        Args:
+            state: Weights of a released checkpoint, or of one of this package, of any task.
+        """
+        tower = type(self.visual_embed.tower).__name__
+        layers = len(self.encoder.text_layers)
+        adapted = translate_x2vlm(state, self.state_dict(), layers, tower)
+        decoder = getattr(self, "text_decoder", None)
+        return adapted if decoder is None else start_decoder(adapted, len(decoder.layers))
 
     def get_extended_attention_mask(self, batched_inputs: Batch) -> Batch:
         """EXT_ATT_MASKS (B, 1, 1, N) and EXT_U_TOKENS_MASKS (R, 1, 1, T), where there are both."""
