@@ -8,6 +8,7 @@ from xmodaler.inference.fusion_retriever import FusionRetriever
 from xmodaler.inference.grounder import Grounder, Grounding
 from xmodaler.inference.loading import load
 from xmodaler.inference.pair_retriever import PairRetriever
+from xmodaler.inference.ranking_answerer import RankingAnswerer
 from xmodaler.inference.retriever import Hit, Ranking
 from xmodaler.inference.vector_retriever import VectorRetriever
 
@@ -26,6 +27,7 @@ __all__ = [
     "Hit",
     "PairRetriever",
     "Ranking",
+    "RankingAnswerer",
     "VectorRetriever",
     "load",
 ]

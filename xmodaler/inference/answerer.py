@@ -78,19 +78,24 @@ class Answerer(LoadedPredictor):
         self, model: torch.nn.Module, cfg: CfgNode, precision: str = "fp32", weights: str = ""
     ) -> None:
         super().__init__(model, cfg, precision, weights)
-        self.vocabulary = _vocabulary(cfg)
+        self.vocabulary = self._answers_of(cfg, weights)
+        self._read_texts = TextReader(cfg)
+
+    def _answers_of(self, cfg: CfgNode, weights: str) -> list[str]:
+        """The answers that the model can give."""
+        vocabulary = _vocabulary(cfg)
         setting = "X2VLM.NUM_LABELS" if "X2VLM" in cfg.MODEL else "MM_PREDICTOR.LABELS_NUM"
         node, name = setting.split(".")
         labels = cfg.MODEL[node][name]
         if "X2VLM" in cfg.MODEL:  # a model may know the first of a longer list alone
-            self.vocabulary = self.vocabulary[:labels]
-        if len(self.vocabulary) != labels:
+            vocabulary = vocabulary[:labels]
+        if len(vocabulary) != labels:
             raise UserError(
-                f"the answer vocabulary has {len(self.vocabulary)} answers but the model of "
+                f"the answer vocabulary has {len(vocabulary)} answers but the model of "
                 f"'{weights}' {labels} labels (MODEL.{setting}); give the one that it was trained "
                 "with (DATALOADER.ANSWERS)"
             )
-        self._read_texts = TextReader(cfg)
+        return vocabulary
 
     def answer(
         self,
@@ -151,10 +156,9 @@ class Answerer(LoadedPredictor):
             samples.append({**sample, kfg.U_TOKENS_IDS: ids, kfg.U_TOKENS_TYPE: types})
         inputs = self.model.preprocess_batch(samples)
         with self._autocast():
-            outputs = self.model({**inputs, SCORES_ONLY: True})
-        chosen = label_probabilities(outputs).topk(min(top_k, len(self.vocabulary)), dim=1)
+            labels, probabilities = self._best(inputs, top_k)
         asked = [(str(sample[kfg.IDS]), text) for sample, texts in batch for text in texts]
-        found = zip(asked, chosen.indices.tolist(), chosen.values.tolist(), strict=True)
+        found = zip(asked, labels.tolist(), probabilities.tolist(), strict=True)
         return [
             Answer(
                 name,
@@ -163,6 +167,12 @@ class Answerer(LoadedPredictor):
             )
             for (name, question), labels, shares in found
         ]
+
+    def _best(self, batch: dict[str, Any], top_k: int) -> tuple[Tensor, Tensor]:
+        """The best answers (R, k) to the questions of a batch, and their probabilities (R, k)."""
+        outputs = self.model({**batch, SCORES_ONLY: True})
+        best = label_probabilities(outputs).topk(min(top_k, len(self.vocabulary)), dim=1)
+        return best.indices, best.values
 
 
 def _vocabulary(cfg: CfgNode) -> list[str]:

@@ -85,9 +85,12 @@ def predictor_class(loaded: LoadedModel) -> type[LoadedPredictor]:
     from xmodaler.inference.fusion_retriever import FusionRetriever
     from xmodaler.inference.grounder import Grounder
     from xmodaler.inference.pair_retriever import PairRetriever
+    from xmodaler.inference.ranking_answerer import RankingAnswerer
     from xmodaler.inference.vector_retriever import VectorRetriever
 
     model, cfg = loaded.model, loaded.cfg
+    if hasattr(model, "set_answers"):
+        return RankingAnswerer
     if hasattr(model, "score_pairs"):
         return FusionRetriever
     if hasattr(model, "encode_images") and hasattr(model, "encode_texts"):

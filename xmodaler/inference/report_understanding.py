@@ -20,6 +20,7 @@ from xmodaler.evaluation.vqa_truth import VQATruth, read_truth
 from xmodaler.functional import dict_as_tensor
 from xmodaler.inference.answerer import Answerer
 from xmodaler.inference.chooser import Chooser
+from xmodaler.inference.fusion_retriever import FusionRetriever
 from xmodaler.inference.report_captions import spread
 from xmodaler.inference.retriever import Ranking, Retriever
 from xmodaler.inference.vector_retriever import VectorRetriever
@@ -97,7 +98,8 @@ def ranking_samples(retriever: Retriever, stage: str, count: int, folder: str) -
     mapper = _mapper(cfg, stage, stage)
     if mapper is None:
         return []
-    size = _POOL[isinstance(retriever, VectorRetriever)]
+    by_vectors = isinstance(retriever, VectorRetriever)
+    size = _POOL[by_vectors and not isinstance(retriever, FusionRetriever)]
     pool = [pair for pair in _records(mapper, cfg, size) if pair[0].get("captions")]
     records = {str(record["image_id"]): record for record, _ in pool}
     texts = {record["captions"][0]: name for name, record in records.items()}
