@@ -14,8 +14,8 @@ def _numbers(text: str) -> list[float]:
 def main(argv: list[str] | None = None) -> int:
     """Parse and run."""
     parser = argparse.ArgumentParser(
-        description="Caption pictures or videos, answer questions about them, choose among answers "
-        "or search, with a trained model.",
+        description="Caption pictures or videos, answer questions about them, choose among "
+        "answers, search, find what phrases describe or compare pictures, with a trained model.",
         epilog="Give pictures before options that take several values. Exit code: 0; 1 if a file "
         "could not be read; 2 if nothing could be done.",
         argument_default=argparse.SUPPRESS,
@@ -65,6 +65,23 @@ def main(argv: list[str] | None = None) -> int:
         nargs="+",
         metavar="TEXT",
         help="search the pictures with each text; a .txt file stands for its lines",
+    )
+    parser.add_argument(
+        "--phrase",
+        action="append",
+        metavar="TEXT",
+        help="find in every picture what this describes; given several times, all in one picture "
+        "or one in each of as many",
+    )
+    parser.add_argument(
+        "--draw", metavar="FOLDER", help="keep pictures with the boxes of phrases there"
+    )
+    parser.add_argument(
+        "--statement",
+        action="append",
+        metavar="TEXT",
+        help="tell whether this is true of two pictures; of several pairs, given one after the "
+        "other, one for all or one for each",
     )
     parser.add_argument(
         "--by",

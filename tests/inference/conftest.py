@@ -193,6 +193,7 @@ def make_tower_run(folder, task, **changes):
         "MODEL.META_ARCHITECTURE": "X2VLMClassifier" if task == "entailment" else task,
         "MODEL.VOCAB_SIZE": len(TOWER_PIECES),
         "MODEL.MAX_SEQ_LEN": 8,
+        "MODEL.VISION.NAME": "BeitTower",
         "MODEL.VISION.WIDTH": 16,
         "MODEL.VISION.LAYERS": 1,
         "MODEL.VISION.HEADS": 2,

@@ -197,3 +197,31 @@ def test_entailment_answers_with_its_labels(loaded, files):
     changes = {"MODEL.X2VLM.NUM_LABELS": 3}
     found = loaded("entailment", **changes).answer(str(files / "0.png"), "two red ball")
     assert {text for text, _ in found} == set(LABELS)
+
+
+def test_the_command_line_finds_and_compares(loaded, files, tmp_path, capsys):
+    from xmodaler.inference.predicting import predict
+
+    def weights(task):
+        return loaded(task).weights
+
+    one, two = str(files / "0.png"), str(files / "1.png")
+    drawn = tmp_path / "drawn"
+    code = predict(weights("X2VLMGrounding"), [one, two], phrase=["red ball"], draw=str(drawn))
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0 and [line.split("\t")[:2] for line in lines] == [
+        [one, "red ball"],
+        [two, "red ball"],
+    ]
+    assert sorted(path.name for path in drawn.iterdir()) == ["0_red-ball.png", "1_red-ball.png"]
+    predict(weights("X2VLMReasoning"), [one, two, two, one], statement=["red"], jsonl="-")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["images"] for line in lines] == [[one, two], [two, one]]
+    with pytest.raises(UserError, match="3 pictures do not make pairs"):
+        predict(weights("X2VLMReasoning"), [one, two, one], statement=["red"])
+    with pytest.raises(UserError, match="give --phrase too"):
+        predict(weights("X2VLMReasoning"), [one], draw="here")
+    with pytest.raises(UserError, match="give one of them alone"):
+        predict(weights("X2VLMReasoning"), [one], phrase=["a"], question=["b"])
+    with pytest.raises(UserError, match=r"has no \.ground"):
+        predict(weights("X2VLMReasoning"), [one], phrase=["a"])

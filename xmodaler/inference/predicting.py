@@ -14,6 +14,8 @@ from xmodaler.evaluation.vector_index import VectorIndex
 from xmodaler.inference.answerer import Answer, Answerer
 from xmodaler.inference.captioner import Caption, Captioner
 from xmodaler.inference.chooser import Choice, Chooser
+from xmodaler.inference.comparer import Comparer, Comparison
+from xmodaler.inference.grounder import Grounder, Grounding
 from xmodaler.inference.loading import load
 from xmodaler.inference.retriever import Ranking, Retriever
 from xmodaler.inference.vector_retriever import VectorRetriever
@@ -21,7 +23,7 @@ from xmodaler.utils.errors import UserError
 
 __all__ = ["predict"]
 
-Result = Caption | Answer | Choice | Ranking
+Result = Caption | Answer | Choice | Ranking | Grounding | Comparison
 OnError = Callable[[str, UserError], None]
 
 
@@ -34,6 +36,9 @@ def predict(
     given: str = "",
     objects: Sequence[str] = (),
     texts: Sequence[str] = (),
+    phrase: Sequence[str] = (),
+    statement: Sequence[str] = (),
+    draw: str = "",
     index: str = "",
     jsonl: str | None = None,
     config: str | None = None,
@@ -56,13 +61,17 @@ def predict(
         objects: Classes of the objects that texts refer to as ``[0]``, ``[1]``.
         texts: Texts to search pictures with, or, with ``by="picture"``, to be found by pictures; a
             ``.txt`` file stands for its lines.
+        phrase: What to find in the pictures.
+        statement: What to tell of pictures, two by two, whether it is true.
+        draw: A folder for pictures with the boxes of phrases.
         index: A file that keeps the vectors of pictures; made or extended, then searched.
         jsonl: A file for JSON lines, ``"-"`` for JSON lines on standard output, None for text.
         config: Config of a weights file.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         model_weights: How much each model of an ensemble counts; None: all alike.
-        **options: Of ``caption``, ``answer``, ``choose`` or ``retrieve``, whichever is done.
+        **options: Of ``caption``, ``answer``, ``choose``, ``retrieve``, ``ground`` or ``compare``,
+            whichever is done.
 
     Returns:
         The exit code: 1 if any picture could not be read, else 0.
@@ -70,7 +79,10 @@ def predict(
     Raises:
         UserError: The arguments do not go together, or the model cannot do what they ask for.
     """
-    task = _task(question, choices, given, texts, index)
+    task = _pixel_task(phrase, statement, [*question, *texts])
+    task = task or _task(question, choices, given, texts, index)
+    if draw and task != "ground":
+        raise UserError("--draw keeps pictures with boxes; give --phrase too")
     _check_options(task, options)
     if not pictures and not (task == "retrieve" and os.path.isfile(index)):
         raise UserError("no picture is given; name files, folders or .txt lists")
@@ -100,19 +112,30 @@ def predict(
             results = loaded.stream(
                 source, asked, offered, objects, known[0], on_error=report, **options
             )
+        elif task == "ground":
+            results = loaded.stream(source, list(phrase), on_error=report, **options)
+        elif task == "compare":
+            results = _compared(loaded, pictures, list(statement), report, **options)
         else:
             results = _retrieved(loaded, source, texts, index, report, **options)
         for result in results:
             file.write(_line(result, jsonl is not None))
             file.flush()
+            if draw:
+                _save_drawing(result, draw)
     return 1 if bad else 0
 
 
-_KINDS = {"caption": Captioner, "answer": Answerer, "choose": Chooser, "retrieve": Retriever}
+_KINDS = {
+    **{"caption": Captioner, "answer": Answerer, "choose": Chooser, "retrieve": Retriever},
+    **{"ground": Grounder, "compare": Comparer},
+}
 _OPTIONS = {
     "caption": ("beam_size", "batch_size", "num_return", "sample"),
     "answer": ("top_k", "batch_size"),
     "choose": ("batch_size",),
+    "ground": ("batch_size",),
+    "compare": ("batch_size",),
     "retrieve": ("top_k", "batch_size", "by"),
 }
 
@@ -133,6 +156,17 @@ def _task(
     if texts:
         return "retrieve"
     return "choose" if choices else "answer" if question else "caption"
+
+
+def _pixel_task(phrase: Sequence[str], statement: Sequence[str], others: Sequence[str]) -> str:
+    if not (phrase or statement):
+        return ""
+    if others or (phrase and statement):
+        raise UserError(
+            "--phrase finds things in pictures and --statement compares pictures; give one of them "
+            "alone"
+        )
+    return "ground" if phrase else "compare"
 
 
 def _check_options(task: str, options: dict[str, Any]) -> None:
@@ -158,6 +192,32 @@ def _parts(text: str) -> list[Any]:
         for place, piece in enumerate(pieces)
     ]
     return [part for part in parts if part != ""]
+
+
+def _compared(
+    loaded: Comparer,
+    pictures: Sequence[str],
+    statements: list[str],
+    report: OnError,
+    **options: Any,
+) -> Iterable[Comparison]:
+    """Pictures two by two."""
+    if len(pictures) % 2:
+        raise UserError(
+            f"{len(pictures)} pictures do not make pairs; give two for every comparison, one after "
+            "the other"
+        )
+    return loaded.compare(
+        list(pictures[::2]), list(pictures[1::2]), statements, on_error=report, **options
+    )
+
+
+def _save_drawing(found: Grounding, folder: str) -> None:
+    """The picture with its box, under a name that says what was searched."""
+    os.makedirs(folder, exist_ok=True)
+    stem = os.path.splitext(os.path.basename(found.id))[0]
+    words = re.sub(r"\W+", "-", found.phrase.lower()).strip("-")[:60]
+    found.save(os.path.join(folder, f"{stem}_{words}.png"))
 
 
 def _retrieved(
@@ -217,6 +277,10 @@ def _line(result: Result, as_json: bool) -> str:
         rows = [(result.id, sentence.text) for sentence in [result, *result.alternatives]]
     elif isinstance(result, Answer):
         rows = [(result.id, result.question, text, f"{share:.4f}") for text, share in result]
+    elif isinstance(result, Grounding):
+        rows = [(result.id, result.phrase, *(f"{side:.1f}" for side in result.box))]
+    elif isinstance(result, Comparison):
+        rows = [(*result.ids, result.statement, str(result), f"{result.probability:.4f}")]
     elif isinstance(result, Choice):
         rows = [(result.id, result.question, result.text, f"{result.probability:.4f}")]
     else:

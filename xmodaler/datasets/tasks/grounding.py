@@ -44,8 +44,9 @@ class JsonGroundingDataset(JsonRecords):
     The last two are cut down to DATALOADER.{STAGE}_SPLIT, one or several splits parted by commas.
 
     In training a part of the picture is taken that holds the box, mirrored half of the time unless
-    the phrase says left or right; colours change by chance, nothing moves. DATALOADER.TASK.AUGMENT
-    False leaves pictures whole. Of several boxes one is drawn. In evaluation a sample has SPLITS, PICTURE_SIZES and TRUE_BOXES for the evaluator.
+    the phrase says left or right; colours change by chance, nothing moves. Of several boxes one is
+    drawn. DATALOADER.TASK.AUGMENT False leaves pictures whole. In evaluation a sample has SPLITS,
+    PICTURE_SIZES and TRUE_BOXES for the evaluator.
 
     Args:
         refer: Annotations of REFER; '' where files do without.
