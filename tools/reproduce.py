@@ -3,6 +3,7 @@
 
 python tools/reproduce.py shapes                      # every captioner on generated data
 python tools/reproduce.py shapes --suite understanding
+python tools/reproduce.py shapes --suite x2vlm        # pre-training, and every task from it
 python tools/reproduce.py shapes updown uniter_vqa --jobs 2
 """
 
@@ -23,9 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help="runs (default: all of the suite)")
     parser.add_argument(
         "--suite",
-        choices=["captioning", "understanding", "all"],
-        help="captioners; pre-training, questions, choices and searches; or both "
-        "(default: captioning, or all where names are given)",
+        choices=["captioning", "understanding", "x2vlm", "all"],
+        help="captioners; pre-training, questions, choices and searches; X²-VLM on all of its "
+        "tasks; or all (default: captioning, or all where names are given)",
     )
     parser.add_argument("--out", help="folder of the runs (default: output/reproduce/shapes)")
     parser.add_argument("--data", help="folder of the data, made if absent (default: data/shapes)")

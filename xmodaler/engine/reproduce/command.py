@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
     suite = args.suite or ("all" if args.names else SUITES[0])
     entries = read_suite(Path(config_root(), args.data_set), args.names, suite)
     data = args.data or os.path.join("data", args.data_set)
-    _make_data(data)
+    _make_data(data, x2vlm=any(Path(entry.config).stem.startswith("x2vlm") for entry in entries))
     folder = Path(args.out or os.path.join("output", "reproduce", args.data_set))
     folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
@@ -63,13 +63,14 @@ def run(args: Namespace) -> int:
     return 1 if failed else 0
 
 
-def _make_data(folder: str) -> None:
-    from xmodaler.datasets.synthetic import add_understanding, make_shapes
+def _make_data(folder: str, x2vlm: bool) -> None:
+    """Generate what is missing; what X²-VLM alone reads, for its runs alone."""
+    from xmodaler.datasets.synthetic import add_understanding, add_x2vlm, make_shapes
 
     if not Path(folder, "shapes.json").is_file():
         print(f"generating {DATA['size']} pictures and {DATA['videos']} videos in {folder}")
         make_shapes(folder, **DATA, progress=sys.stderr.isatty())
-    add_understanding(folder)
+    (add_x2vlm if x2vlm else add_understanding)(folder)
 
 
 def _finish(

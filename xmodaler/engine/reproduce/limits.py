@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodaler.datasets.annotations import read_json
+from xmodaler.engine.reproduce.x2vlm_limits import x2vlm_limits
 from xmodaler.evaluation.vqa_normalize import vqa_accuracy
 
 if TYPE_CHECKING:
     from xmodaler.config import CfgNode
 
-__all__ = ["limits_of"]
+__all__ = ["limits_of", "question_limits", "search_limits"]
 
 Limits = dict[str, dict[str, float]]
 
@@ -27,18 +28,21 @@ def limits_of(cfg: "CfgNode") -> Limits:
         ``chance`` and ``oracle``, each by the name of a metric, as fractions; without an entry
         where nothing is known.
     """
+    if cfg.MODEL.META_ARCHITECTURE.startswith("X2VLM"):
+        return x2vlm_limits(cfg)
     folder = Path(cfg.INFERENCE.TEST_ANNFILE).parent
     if cfg.INFERENCE.NAME == "VQAEvaler":
-        return _questions(folder)
+        return question_limits(folder)
     if cfg.INFERENCE.NAME == "VCREvaler":
         chance = {"Q -> A": 1 / 4, "QA -> R": 1 / 4, "Q -> AR": 1 / 16}
         return {"chance": chance, "oracle": dict.fromkeys(chance, 1.0)}
     if "Retrieval" in cfg.ENGINE.NAME:
-        return _searches(Path(cfg.INFERENCE.TEST_ANNFILE))
+        lines = Path(cfg.INFERENCE.TEST_ANNFILE).read_text(encoding="utf-8").splitlines()
+        return search_limits([json.loads(line)["sentences"] for line in lines])
     return {"chance": {}, "oracle": {}}
 
 
-def _questions(folder: Path) -> Limits:
+def question_limits(folder: Path) -> Limits:
     """The commonest answer of training to each question, and the true one, as ten people judge."""
     common: dict[str, Counter[str]] = defaultdict(Counter)
     for question, annotation in _read_questions(folder, "train"):
@@ -60,10 +64,12 @@ def _read_questions(folder: Path, split: str) -> list[tuple[str, Mapping[str, An
     return [(question["question"], annotation) for question, annotation in pairs]
 
 
-def _searches(path: Path) -> Limits:
-    """A random order of the pool, and the truth, to which pictures of one caption are alike."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    captions = [json.loads(line)["sentences"] for line in lines]
+def search_limits(captions: Sequence[Sequence[str]]) -> Limits:
+    """A random order of the pool, and the truth, to which pictures of one caption are alike.
+
+    Args:
+        captions: Of each picture of the pool.
+    """
     chance, oracle = {}, {}
     owners = Counter(caption for own in captions for caption in set(own))
     for k in (1, 5, 10):

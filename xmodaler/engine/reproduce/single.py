@@ -18,6 +18,7 @@ from xmodaler.engine.build import build_engine
 from xmodaler.engine.defaults import default_setup
 from xmodaler.engine.evaluation import call_evaluator, predict
 from xmodaler.engine.reproduce.limits import limits_of
+from xmodaler.engine.reproduce.lines import score_lines
 from xmodaler.engine.reproduce.oracle import oracle_scores
 from xmodaler.engine.reproduce.pretraining import score_pretraining
 from xmodaler.evaluation.report import read_curves
@@ -29,7 +30,7 @@ __all__ = ["finished_result", "forget", "read_config", "train_and_test"]
 RESULT, FINGERPRINT = "result.json", "fingerprint.txt"
 MARKER = "shapes.json"  # lies in every folder of generated data
 # Where the configs of generated data say the data are.
-_DATA = re.compile(r"^data/shapes(?=/|$)")
+_DATA = re.compile(r"(?<![^=,])data/shapes(?=/|$)")
 
 
 def read_config(config: str, output: str, data: str = "", overrides: Sequence[Any] = ()) -> CfgNode:
@@ -107,6 +108,8 @@ def train_and_test(cfg: CfgNode) -> dict[str, Any]:
 
 def _test(cfg: CfgNode, trainer: Any) -> dict[str, Any]:
     """The scores of the test split, and what they are held against."""
+    if cfg.ENGINE.NAME == "X2VLMPretrainer":
+        return score_lines(cfg, trainer.bare_model)
     if "Pretrain" in cfg.MODEL.META_ARCHITECTURE:
         return score_pretraining(cfg, trainer.bare_model)
     loader = trainer.build_test_loader(cfg)

@@ -12,9 +12,10 @@ from xmodaler.utils.errors import UserError, did_you_mean
 __all__ = ["BARS", "SUITES", "Entry", "read_suite"]
 
 BARS = "bars.yaml"
-UNDERSTANDING_BARS = "bars_understanding.yaml"
-CAPTIONING, UNDERSTANDING = "captioning", "understanding"
-SUITES = (CAPTIONING, UNDERSTANDING, "all")
+CAPTIONING = "captioning"
+# Suites whose runs a file of their own names.
+OTHER_BARS = {"understanding": "bars_understanding.yaml", "x2vlm": "bars_x2vlm.yaml"}
+SUITES = (CAPTIONING, *OTHER_BARS, "all")
 SHARE = "share"
 """Metric of captioners: CIDEr-D as a share of the oracle's."""
 
@@ -50,10 +51,10 @@ def read_suite(
 
     ``bars.yaml`` of the folder is about captioners. It holds ``DEFAULT``, the usual bar,
     ``LEAVE_OUT``, the names that are no members of the suite, and ``BARS``, a mapping from name to
-    ``{BAR, REASON}``. ``bars_understanding.yaml``, where it exists, names all other runs: a mapping
-    ``RUNS`` from name to ``{METRIC, BAR, REASON, CONFIG, START, OPTS}``, where ``CONFIG`` is the
-    name of the config if it is not that of the run, ``START`` the run whose weights it starts from,
-    and ``OPTS`` a list of overrides.
+    ``{BAR, REASON}``. ``bars_understanding.yaml`` and ``bars_x2vlm.yaml``, where they exist, name
+    all other runs: a mapping ``RUNS`` from name to ``{METRIC, BAR, REASON, CONFIG, START, OPTS}``,
+    where ``CONFIG`` is the name of the config if it is not that of the run, ``START`` the run whose
+    weights it starts from, and ``OPTS`` a list of overrides.
 
     Args:
         folder: Holds the configs and their bars.
@@ -67,12 +68,14 @@ def read_suite(
         UserError: A name or the folder does not exist, or the bars name no config.
     """
     folder = Path(folder)
-    others = _understanding(folder)
+    others = {name: _named(folder, bars) for name, bars in OTHER_BARS.items()}
     entries: dict[str, Entry] = {}
-    if suite != UNDERSTANDING:
-        entries |= _captioners(folder, {Path(entry.config).stem for entry in others.values()})
-    if suite != CAPTIONING:
-        entries |= others
+    if suite in (CAPTIONING, "all"):
+        named = {Path(e.config).stem for runs in others.values() for e in runs.values()}
+        entries |= _captioners(folder, named)
+    for name, runs in others.items():
+        if suite in (name, "all"):
+            entries |= runs
     for name in names:
         if name not in entries:
             raise UserError(
@@ -93,7 +96,7 @@ def _add_with_start(entry: Entry, known: dict[str, Entry], chosen: dict[str, Ent
 
 def _configs(folder: Path) -> list[str]:
     names = sorted(path.stem for path in folder.glob("*.yaml"))
-    return [name for name in names if f"{name}.yaml" not in (BARS, UNDERSTANDING_BARS)]
+    return [name for name in names if f"{name}.yaml" not in (BARS, *OTHER_BARS.values())]
 
 
 def _captioners(folder: Path, others: set[str]) -> dict[str, Entry]:
@@ -118,8 +121,9 @@ def _captioner(folder: Path, name: str, bars: CfgNode) -> Entry:
     return Entry(name, str(folder / f"{name}.yaml"), bar, reason)
 
 
-def _understanding(folder: Path) -> dict[str, Entry]:
-    path = folder / UNDERSTANDING_BARS
+def _named(folder: Path, bars: str) -> dict[str, Entry]:
+    """The runs that a file of bars names."""
+    path = folder / bars
     if not path.is_file():
         return {}
     known, entries = _configs(folder), {}
