@@ -93,10 +93,10 @@ def test_lines_of_xflickrco_take_pictures_of_two_folders(folder):
         {"id": "1", "img_path": "COCO_2.png", "sentences": ["a ball"]},
         {"id": "2", "img_path": "1.png", "sentences": ["a"]},
     ]
-    keys = {"IMAGE_KEY": "img_path", "TEXT_KEY": "sentences", "INDEX_KEY": "id"}
     mapper, records = mapped(
-        folder, "test", {"de": entries}, "x.jsonl", COCO_FOLDER=str(folder / "coco"), **keys
+        folder, "test", {"de": entries}, "x.jsonl", COCO_FOLDER=str(folder / "coco")
     )
+    assert [record["index"] for record in records] == ["1", "2"]
     assert [shade(mapper(record)) for record in records] == [30, 20]
 
 

@@ -29,7 +29,8 @@ class JsonRetrievalDataset(JsonRecords):
 
     Files hold records with the fields DATALOADER.TASK.{IMAGE_KEY, TEXT_KEY, INDEX_KEY}; the text
     is a string, a list of them, or strings by language. Files of COCO's or Karpathy's form
-    (``images`` with captions) are read too.
+    (``images`` with captions), and Flickr30k's and xFlickrCO's lines ``img_path, sentences, id``,
+    are read too.
 
     Args:
         image_key: Field of the picture or video.
@@ -105,6 +106,8 @@ class JsonRetrievalDataset(JsonRecords):
         ]
 
     def records_of(self, entry: dict[str, Any], file: TaskFile) -> Iterable[dict[str, Any]]:
+        if self.image_key not in entry and "img_path" in entry:
+            entry = {**entry, **self._of_flickr(entry)}
         visual, text = entry[self.image_key], entry[self.text_key]
         index = entry.get(self.index_key, visual)
         if not isinstance(index, str | int):
@@ -121,6 +124,14 @@ class JsonRetrievalDataset(JsonRecords):
                 yield from ({**common, "texts": [one]} for one in texts)
             else:
                 yield {**common, "texts": list(texts), "record_id": str(index)}
+
+    def _of_flickr(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a line of Flickr30k's or xFlickrCO's form under the names in use."""
+        own = (self.image_key, self.text_key, self.index_key)
+        there = ("img_path", "sentences", "id")
+        return {
+            mine: entry[field] for mine, field in zip(own, there, strict=True) if field in entry
+        }
 
     def ids_of(self, record: dict[str, Any]) -> Any:
         if self.stage == "train":
