@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_original_and_the_documented_additions():
     def leaves(node):
         return sum(leaves(v) if isinstance(v, Mapping) else 1 for v in node.values())
 
-    assert leaves(cfg) == 137 + 135
+    assert leaves(cfg) == 137 + 136
 
 
 def test_get_cfg_returns_independent_copies():
