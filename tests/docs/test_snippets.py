@@ -98,7 +98,7 @@ def shapes_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xmodaler.datasets.synthetic import make_shapes
 
     folder = tmp_path_factory.mktemp("docs") / "shapes"
-    make_shapes(str(folder), size=80, seed=1)
+    make_shapes(str(folder), size=80, seed=1, videos=10, x2vlm=True)
     return folder
 
 
