@@ -15,7 +15,14 @@ from xmodaler.modeling.layers import BaseAttention, get_act_layer
 from xmodaler.modeling.layers.bert import BertSelfAttention, BertXAttention
 from xmodaler.modeling.layers.create_act import get_activation
 from xmodaler.modeling.layers.dot_product import attend
-from xmodaler.modeling.layers.few_rows import StepWeights, distinct, forget, linear, multiply
+from xmodaler.modeling.layers.few_rows import (
+    PackedWeights,
+    StepWeights,
+    distinct,
+    forget,
+    linear,
+    multiply,
+)
 from xmodaler.modeling.layers.lstm import lstm_pointwise
 from xmodaler.modeling.layers.masking import additive
 from xmodaler.modeling.layers.packing import Packing, worth_packing
@@ -211,6 +218,21 @@ def test_products_of_few_rows(inputs, outputs, bias):
             product = multiply(x[:, half], layer.weight, None, weights, half)
             torch.testing.assert_close(product, part)
     assert linear(layer, x).requires_grad
+
+
+@pytest.mark.parametrize("rows", [1, 6, 40])
+def test_packed_weights_give_the_same_products(rows):
+    torch.manual_seed(0)
+    layer, other, x = nn.Linear(48, 33), nn.Linear(48, 5, bias=False), torch.randn(rows, 48)
+    assert not PackedWeights.pay(x)  # while gradients are wanted
+    with torch.no_grad():
+        if not PackedWeights.pay(x):
+            pytest.skip("torch was built without oneDNN")
+        packed = PackedWeights([layer])
+        torch.testing.assert_close(linear(layer, x, packed), layer(x))
+        torch.testing.assert_close(linear(other, x, packed), other(x))
+        assert packed.of(layer) is None and packed.linear(other, x) is None
+        torch.testing.assert_close(multiply(x, layer.weight, None, packed), x @ layer.weight.t())
 
 
 def test_copies_of_weights_are_kept_until_something_changes():

@@ -8,7 +8,6 @@ from xmodaler.config import get_cfg, kfg
 from xmodaler.losses import LabelSmoothing
 from xmodaler.losses.scored_rows import U_SELECTED
 from xmodaler.modeling import add_config, build_model
-from xmodaler.modeling.layers.masking import additive
 from xmodaler.utils.errors import UserError
 
 WORDS = [*("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), *"abcdefghijklmn", "picture", "of"]
@@ -193,17 +192,17 @@ def test_refusals(captioner):
         captioner(**{"DECODE_STRATEGY.NAME": ""})({kfg.IMAGES: images()}, use_beam_search=True)
 
 
-def test_masks_of_pairs():
-    from xmodaler.modeling.meta_arch.x2vlm.captioning import mask_of_pairs
+def test_what_new_words_and_masks_see():
+    from xmodaler.modeling.meta_arch.x2vlm.captioning import visible_slots
 
     slots = torch.tensor([[0, 1, 3], [0, 2, 4]])
-    mask = mask_of_pairs(slots, 3, 1, 2, torch.float32)
-    seen = torch.tensor(
-        [
-            [1, 1, 0, 1, 0, 0, 0],
-            [1, 0, 1, 0, 1, 0, 0],
-            [1, 1, 0, 1, 0, 1, 0],
-            [1, 0, 1, 0, 1, 0, 1],
-        ]
-    )
-    torch.testing.assert_close(mask[0, 0], additive(seen.bool(), torch.float32))
+    later = [
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 0, 1, 0, 1, 0, 0],
+        [1, 1, 0, 1, 0, 1, 0],
+        [1, 0, 1, 0, 1, 0, 1],
+    ]
+    assert visible_slots(slots, 1, 3, 2).int().tolist() == [later]
+    prompt = torch.tensor([[0, 1], [0, 1]])
+    first = [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 0, 1]]
+    assert visible_slots(prompt, 1, 0, 2).int().tolist() == [first]

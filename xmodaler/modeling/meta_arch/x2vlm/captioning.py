@@ -12,7 +12,7 @@ from xmodaler.utils.errors import UserError
 
 from ...decode_strategy import build_beam_searcher, build_greedy_decoder
 from ...encoder.text_fusion_encoder import FusionMemory
-from ...layers.few_rows import StepWeights
+from ...layers.few_rows import PackedWeights, StepWeights
 from ...layers.kv_cache import copied, empty_cache, empty_history, own_slots
 from ...layers.masking import BERT_HIDDEN, additive, compute_dtype
 from ...layers.packing import pack_or_flatten, unpack_or_keep, worth_packing
@@ -126,7 +126,7 @@ class X2VLMCaptioner(X2VLMModel):
     # -- generating -------------------------------------------------------------------------
 
     def start(self, batched_inputs: Batch) -> State:
-        """Encode the pictures, and read the prompt but for its last word.
+        """Encode the pictures.
 
         Args:
             batched_inputs: Pictures IMAGES (B, 3, H, W).
@@ -135,35 +135,25 @@ class X2VLMCaptioner(X2VLMModel):
             As :meth:`BaseEncoderDecoder.start`.
         """
         feats = self.see(batched_inputs)[kfg.ATT_FEATS]
-        pictures = FusionMemory(self.encoder.memory(feats).layers)
-        images = feats.shape[0]
-        cache = empty_cache(len(self.encoder.text_layers) + len(self.encoder.fusion_layers))
-        slots = empty_history(images, feats.device)
-        known = torch.tensor(self.prompt_ids[:-1], dtype=torch.int64, device=feats.device)
-        number = len(known)
-        if number:
-            places = torch.arange(number, device=feats.device)
-            x = self._embed(known.repeat(images), places.repeat(images))
-            lower = torch.ones(number, number, dtype=torch.bool, device=feats.device).tril()
-            mask = additive(lower, compute_dtype(x)).expand(images, 1, -1, -1)
-            self.encoder.step(x, pictures, cache, mask)
-            cache["used"] += number
-            slots = places.expand(images, -1)
-        memory = {kfg.P_ATT_FEATS: pictures.layers, DECODER_CACHE: cache}
-        needs_attention = bool(batched_inputs.get(RETURN_ATTENTION, False))
-        state = {"memory": memory, "rows": {kfg.HISTORY_STATES: slots}, "time": 0}
+        layers = len(self.encoder.text_layers) + len(self.encoder.fusion_layers)
+        memory = {
+            kfg.P_ATT_FEATS: self.encoder.memory(feats).layers,
+            DECODER_CACHE: empty_cache(layers),
+        }
         return {
-            **state,
+            "memory": memory,
+            "rows": {kfg.HISTORY_STATES: empty_history(feats.shape[0], feats.device)},
+            "time": 0,
             "outputs": {},
             "weights": self._step_weights(feats),
-            RETURN_ATTENTION: needs_attention,
+            RETURN_ATTENTION: bool(batched_inputs.get(RETURN_ATTENTION, False)),
         }
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Read one word per hypothesis, and ask a mask for the next one.
 
         Args:
-            tokens: (R,) int64; at the first step the last word of the prompt takes their place.
+            tokens: (R,) int64; at the first step the prompt takes their place, once per picture.
             state: What :meth:`start` or the last :meth:`step` returned; it is used up.
 
         Returns:
@@ -171,39 +161,50 @@ class X2VLMCaptioner(X2VLMModel):
         """
         memory, slots = state["memory"], state["rows"][kfg.HISTORY_STATES]
         pictures, cache = FusionMemory(memory[kfg.P_ATT_FEATS]), copied(memory[DECODER_CACHE])
-        if state["time"] == 0:
-            tokens = torch.full_like(tokens, self.prompt_ids[-1])
-        images = pictures.layers[0][0].shape[0]
-        groups, used = len(tokens) // images, cache["used"]
-        # Per picture: its words, then as many masks, whose slots the next step writes over.
-        own = tokens.reshape(images, 1, groups)
-        both = torch.cat([own, torch.full_like(own, self.tokenizer.mask_token_id)], dim=1)
-        place = len(self.prompt_ids) - 1 + state["time"]
-        places = torch.tensor([[place], [place + 1]], device=tokens.device).expand_as(both)
-        x = self._embed(both.flatten(), places.flatten())
-        slots = own_slots(slots, used, groups)
-        mask = mask_of_pairs(slots, used, images, groups, compute_dtype(x))
+        images, time = pictures.layers[0][0].shape[0], state["time"]
+        groups = len(tokens) // images
+        place = len(self.prompt_ids) - 1 + time
+        if time == 0:
+            words = torch.tensor(self.prompt_ids, device=tokens.device).expand(images, -1)
+            places = torch.arange(words.shape[1], device=tokens.device)
+            slots = places.expand(len(tokens), -1)
+        else:
+            words = tokens.reshape(images, groups)
+            places = torch.full((groups,), place, device=tokens.device)
+            slots = own_slots(slots, cache["used"], groups)
+        # Behind the words of a picture the masks, whose slots the next step writes over.
+        masks = words.new_full((images, groups), self.tokenizer.mask_token_id)
+        both = torch.cat([words, masks], dim=1)
+        places = torch.cat([places, places.new_full((groups,), place + 1)])
+        x = self.token_embed.embed(
+            both.flatten(),
+            torch.zeros_like(both).flatten(),
+            positions=places.expand_as(both).flatten(),
+        )
+        visible = visible_slots(slots, images, cache["used"], words.shape[1])
+        mask = additive(visible[:, None], compute_dtype(x))
         x, attention = self.encoder.step(
             x, pictures, cache, mask, state["weights"], state[RETURN_ATTENTION]
         )
-        cache["used"] += groups
-        probes = x.view(images, 2, groups, -1)[:, 1].flatten(0, 1)
-        logits = self._logits(probes, state["weights"])
+        cache["used"] += words.shape[1]
+        asked = x.unflatten(0, (images, -1))[:, words.shape[1] :].flatten(0, 1)
+        logits = self.predictor({kfg.U_HIDDEN_STATES: asked, STEP_WEIGHTS: state["weights"]})
         new = {
             **state,
             "memory": {**memory, DECODER_CACHE: cache},
             "rows": {kfg.HISTORY_STATES: slots},
-            "time": state["time"] + 1,
+            "time": time + 1,
         }
         if attention is not None:
-            new["attention"] = attention.mean(dim=1)[:, groups:].flatten(0, 1)
-        return logits, new
+            new["attention"] = attention.mean(dim=1)[:, words.shape[1] :].flatten(0, 1)
+        return logits[kfg.U_LOGITS], new
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        return self.token_embed.embed(tokens, torch.zeros_like(tokens), positions=positions)
-
-    def _logits(self, states: Tensor, weights: StepWeights | None) -> Tensor:
-        return self.predictor({kfg.U_HIDDEN_STATES: states, STEP_WEIGHTS: weights})[kfg.U_LOGITS]
+    def _step_weights(self, feats: Tensor) -> StepWeights | None:
+        """Copies of the weights of the steps, where they pay: a single picture is enough."""
+        if self.training or not PackedWeights.pay(feats):
+            return super()._step_weights(feats)
+        layers = [*self.encoder.step_layers(), *self.predictor.step_layers()]
+        return PackedWeights.kept(self, layers)
 
 
 def visible_tokens(tokens: Tensor, positions: Tensor | None) -> Tensor:
@@ -228,23 +229,26 @@ def visible_tokens(tokens: Tensor, positions: Tensor | None) -> Tensor:
     return (lower & (~inserted[:, None] | itself))[:, None]
 
 
-def mask_of_pairs(slots: Tensor, used: int, images: int, groups: int, dtype: torch.dtype) -> Tensor:
-    """Which slots the new words and the masks behind them see.
+def visible_slots(slots: Tensor, images: int, used: int, new: int) -> Tensor:
+    """Which stored words the new words of every picture see, and the masks behind them.
 
     Args:
-        slots: (R, t) int64, those of every hypothesis, the new word included.
+        slots: (R, t) int64, those of every hypothesis, its new words included.
+        images: B; G = R / B hypotheses each.
         used: Slots in use before this step.
-        images: B.
-        groups: G = R / B.
-        dtype: Of the mask.
+        new: New words n of a picture, one for each hypothesis; or several that follow each other
+            and belong to all hypotheses, when nothing was stored before.
 
     Returns:
-        Additive (B, 1, 2 * G, used + 2 * G).
+        Bool (B, n + G, used + n + G): the words, then the masks, whose slots are the last ones.
     """
-    owned = torch.zeros(
-        images * groups, 2, used + 2 * groups, dtype=torch.bool, device=slots.device
-    )
-    owned.scatter_(2, slots[:, None].expand(-1, 2, -1), True)
-    owned[:, 1].scatter_(1, slots[:, -1:] + groups, True)
-    by_kind = owned.unflatten(0, (images, groups)).transpose(1, 2)
-    return additive(by_kind.flatten(1, 2)[:, None], dtype)
+    groups = len(slots) // images
+    masks = torch.zeros(len(slots), used + new + groups, dtype=torch.bool, device=slots.device)
+    masks = masks.scatter_(1, slots, True).unflatten(0, (images, groups))
+    if used:
+        words = masks.clone()
+    else:
+        lower = torch.ones(new, new + groups, dtype=torch.bool, device=slots.device).tril()
+        words = lower.expand(images, -1, -1)
+    masks[:, :, used + new :] = torch.eye(groups, dtype=torch.bool, device=slots.device)
+    return torch.cat([words, masks], dim=1)
