@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import math
 import sys
 from pathlib import Path
@@ -67,6 +68,17 @@ def test_without_candidates_the_setting_is_named(toy, tmp_path):
     trainer = built(toy.vqa(tmp_path, DATALOADER__ANSWERS=""))
     with pytest.raises(UserError, match=r"DATALOADER\.ANSWERS"):
         evaluate_only(trainer.cfg, trainer)
+
+
+def test_a_list_without_the_answers_is_told(toy, tmp_path, monkeypatch):
+    toy.write_questions(tmp_path)
+    (tmp_path / "answers.json").write_text(json.dumps(["red", "table"]))
+    trainer = built(toy.vqa(tmp_path))
+    told = []
+    logger = logging.getLogger("xmodaler.evaluation.vqa_evaler")
+    monkeypatch.setattr(logger, "warning", lambda text, *values: told.append(text % values))
+    assert evaluate_only(trainer.cfg, trainer)["accuracy"] == 0
+    assert "9 of 9 questions have no right answer in the list" in told[0]
 
 
 def cost(model, batch, answers):

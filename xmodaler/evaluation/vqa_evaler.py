@@ -19,11 +19,14 @@ from xmodaler.evaluation.result_files import (
     write_results,
 )
 from xmodaler.evaluation.vqa_truth import VQATruth, read_label_answers, read_truth
+from xmodaler.functional.func_vqa import normalize_answer
 from xmodaler.utils.errors import UserError
 
 __all__ = ["VQAEvaler"]
 
 logger = logging.getLogger(__name__)
+_MANY_UNREACHABLE = 0.2
+"""Share of questions without a right answer in the list, above which a list looks wrong."""
 
 
 @EVALUATION_REGISTRY.register()
@@ -115,6 +118,7 @@ class VQAEvaler:
             return {"accuracy": 0.0}
         if missing := len(self.truth) - len(answers):
             logger.info("%d of %d questions have no result", missing, len(self.truth))
+        self._warn_of_unreachable(answers)
         metrics = {**self._score(answers), **self._by_language(results)}
         types = {"answer_type": self.per_answer_type, "question_type": self.per_question_type}
         write_results(self.output_dir, f"{stem}_scores.json", metrics | types)
@@ -144,6 +148,21 @@ class VQAEvaler:
         if self.per_answer_type:
             metrics["answer_type"] = dict(self.per_answer_type)
         return metrics
+
+    def _warn_of_unreachable(self, answers: Mapping[str, str]) -> None:
+        """Tell where no answer of the model's list is right, so that no model can find one."""
+        if self._answers is None:
+            return
+        known = {normalize_answer(answer) for answer in self._answers}
+        truths = [self.truth[key] for key in answers if self.truth[key].can_score]
+        lost = sum(known.isdisjoint(map(normalize_answer, truth.given)) for truth in truths)
+        if lost > _MANY_UNREACHABLE * len(truths):
+            logger.warning(
+                "%d of %d questions have no right answer in the list of answers "
+                "(DATALOADER.ANSWERS): whatever the model chooses is wrong",
+                lost,
+                len(truths),
+            )
 
     def _by_language(self, results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         scores: dict[str, list[float]] = defaultdict(list)

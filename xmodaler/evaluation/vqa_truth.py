@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,13 @@ class VQATruth:
     def can_score(self) -> bool:
         """Whether anybody has answered."""
         return self.scores is not None or bool(self.people)
+
+    @property
+    def given(self) -> Collection[str]:
+        """The answers that are right to some degree."""
+        if self.scores is not None:
+            return [answer for answer, score in self.scores.items() if score > 0]
+        return self.people
 
     def accuracy(self, answer: str) -> float:
         """The accuracy of one answer, in [0, 1]."""
