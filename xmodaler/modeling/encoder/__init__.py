@@ -10,6 +10,7 @@ from .gtransformer_encoder import GTransformerEncoder
 from .low_rank_bilinear_encoder import LowRankBilinearEncoder
 from .lstm_encoder import LSTMEncoder
 from .memory_augmented_encoder import MemoryAugmentedEncoder
+from .prompted_fusion_encoder import PromptedFusionEncoder
 from .single_stream_bert_encoder import SingleStreamBertEncoder
 from .tag_encoder import TagEncoder
 from .tdconved_encoder import TDConvEDEncoder
@@ -30,6 +31,7 @@ __all__ = [
     "LSTMEncoder",
     "LowRankBilinearEncoder",
     "MemoryAugmentedEncoder",
+    "PromptedFusionEncoder",
     "SingleStreamBertEncoder",
     "TDConvEDEncoder",
     "TagEncoder",
