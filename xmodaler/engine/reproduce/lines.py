@@ -32,7 +32,8 @@ def score_lines(cfg: "CfgNode", model: torch.nn.Module) -> dict[str, Any]:
     Returns:
         ``scores`` and ``chance`` by metric: the share of masked words that it guesses, of texts
         whose picture it finds among those of the batch, and of boxes that it finds with an IoU of
-        one half. Chance is what it reaches with pictures of other texts. There is no ``oracle``.
+        one half. Chance is what it reaches with pictures of other texts, or of matches a blind
+        choice. There is no ``oracle``.
     """
     cfg = cfg.clone()
     cfg.defrost()
@@ -48,6 +49,8 @@ def score_lines(cfg: "CfgNode", model: torch.nn.Module) -> dict[str, Any]:
         ready = [model.preprocess_batch(batch) for batch in batches]
         scores = _shares(model, ready, 0)
         chance = _shares(model, ready, 5)
+        sizes = [len(batch[kfg.GROUPS]["images"][kfg.IMAGES]) for batch in ready]
+        chance[MATCHES] = len(sizes) / sum(sizes)
     set_rng_state(state)
     model.train(training)
     return {"scores": scores, "chance": chance, "oracle": {}}
