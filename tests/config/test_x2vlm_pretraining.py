@@ -30,7 +30,7 @@ def recipe(name):
 
 
 def test_every_recipe_is_there():
-    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "pretraining"}
+    assert {path.stem for path in FOLDER.glob("*.yaml")} == {*RECIPES, "pretraining", "small_photos"}
 
 
 @pytest.mark.parametrize("name", list(RECIPES))

@@ -207,3 +207,20 @@ def test_peak_memory_counts_what_lives_at_once():
         return second.numel() + third.numel()
 
     assert peak_memory(task, torch.device("cpu")) == pytest.approx(6e6, rel=0.01)
+
+
+def test_pretraining_on_a_mixture_is_timed(command, tmp_path):
+    small = [
+        "MODEL.VOCAB_SIZE", "40", "MODEL.MAX_SEQ_LEN", "7", "DATALOADER.IMAGE_SIZE", "32",
+        "MODEL.VISION.WIDTH", "32", "MODEL.VISION.LAYERS", "1", "MODEL.VISION.HEADS", "4",
+        "MODEL.TOKEN_EMBED.DIM", "32", "MODEL.TOKEN_EMBED.POSITION_MAX_LEN", "16",
+        "MODEL.BERT.HIDDEN_SIZE", "32", "MODEL.BERT.INTERMEDIATE_SIZE", "48",
+        "MODEL.BERT.NUM_HIDDEN_LAYERS", "1", "MODEL.BERT.NUM_ATTENTION_HEADS", "4",
+        "MODEL.FUSION.LAYERS", "1", "MODEL.FUSION.MEMORY_WIDTH", "32", "SOLVER.PRECISION", "fp32",
+    ]  # fmt: skip
+    config = str(REPOSITORY / "configs" / "x2vlm" / "pretrain" / "x2vlm_base_4m.yaml")
+    report = tmp_path / "report.json"
+    arguments = ["--config-file", config, "--device", "cpu", "--batch-size", "4", "--repeats", "2"]
+    code, printed = command(*arguments, "--json", str(report), *small)
+    assert code == 0, printed.err
+    assert "decode" not in json.loads(report.read_text())

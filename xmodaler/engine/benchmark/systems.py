@@ -68,7 +68,7 @@ class System(ABC):
 
     def prepare(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The batch on the device of the model."""
-        return {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        return trees.map_tensors(lambda value: value.to(self.device), batch)
 
     def train(self) -> Tensor:
         """One training step: forward, losses, backward, clipping, update."""
@@ -86,8 +86,9 @@ class System(ABC):
             outputs = self.outputs(batch)
             loss = sum(
                 value
+                for group in outputs.get(kfg.GROUPS, {"": outputs}).values()
                 for loss in self.losses
-                for name, value in loss(outputs).items()
+                for name, value in loss(group).items()
                 if "acc" not in name
             )
         kept = self.keep(batch, outputs)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from xmodaler.config import CfgNode, kfg
+from xmodaler.engine.benchmark.mixtures import random_mixture, reads_mixtures
 from xmodaler.engine.benchmark.pairs import random_pairs, reads_pairs
 
 #: Words per caption, as in COCO: normal with this mean and deviation, then rounded.
@@ -54,8 +55,10 @@ def random_batch(cfg: CfgNode, images: int, captions: int = 0, seed: int = 0) ->
 
     Pictures have 10 to ``DATALOADER.MAX_FEAT_NUM`` region features, padded to the latter (grid
     features: all of them and a global one; pixel models: pixels). Captions of about 10.5 words lie
-    in token arrays of ``MODEL.MAX_SEQ_LEN`` + 1. Models of pairs have batches of their own, see
-    :func:`~xmodaler.engine.benchmark.pairs.random_pairs`.
+    in token arrays of ``MODEL.MAX_SEQ_LEN`` + 1. Models of pairs, and those that learn from several
+    kinds of data at once, have batches of their own, see
+    :func:`~xmodaler.engine.benchmark.pairs.random_pairs` and
+    :func:`~xmodaler.engine.benchmark.mixtures.random_mixture`.
 
     Args:
         cfg: Sizes of the model.
@@ -63,6 +66,8 @@ def random_batch(cfg: CfgNode, images: int, captions: int = 0, seed: int = 0) ->
         captions: Captions per picture; 0 for a batch to decode.
         seed: Of all values.
     """
+    if reads_mixtures(cfg):
+        return random_mixture(cfg, images, seed)
     if reads_pairs(cfg):
         return random_pairs(cfg, images, seed)
     generator = torch.Generator().manual_seed(seed)
