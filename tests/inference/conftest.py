@@ -182,6 +182,7 @@ TOWER_DATASETS = {
     "X2VLMGrounding": "JsonGroundingDataset",
     "X2VLMReasoning": "JsonReasoningDataset",
     "X2VLMClassifier": "",
+    "X2VLMRetrieval": "JsonRetrievalDataset",
     "entailment": "JsonEntailmentDataset",
 }
 

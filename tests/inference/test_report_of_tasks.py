@@ -30,9 +30,12 @@ def data(tmp_path_factory):
     ]
     hypotheses = [{"image": "0.png", "sentence2": "red ball", "gold_label": "neutral"}]
     questions = [{"video_id": "clip", "question": "what is red?", "answer": "ball"}]
+    captions = [
+        {"image": f"{n}.png", "caption": ["red ball " * (n + 1)], "image_id": n} for n in range(4)
+    ]
     for name, records in (
         *(("phrases", phrases), ("statements", statements)),
-        *(("hypotheses", hypotheses), ("questions", questions)),
+        *(("hypotheses", hypotheses), ("questions", questions), ("captions", captions)),
     ):
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (folder / f"{name}.jsonl").write_text(lines)
@@ -85,6 +88,12 @@ def test_questions_about_videos_are_shown_with_a_frame(write_tower_run, data, tm
     }
     html = report_of(write_tower_run, tmp_path, data, "X2VLMClassifier", "questions", **changes)
     assert "what is red?" in html and html.count("data:image") == 1
+
+
+def test_rankings_are_shown_with_pictures(write_tower_run, data, tmp_path):
+    html = report_of(write_tower_run, tmp_path, data, "X2VLMRetrieval", "captions")
+    assert html.count("rank of its picture") == 4 and "rank of its text" in html
+    assert html.count("data:image") > 12  # every search shows what it found
 
 
 def test_boxes_of_people_and_of_the_model_differ():
