@@ -27,8 +27,7 @@ def x2vlm_limits(cfg: "CfgNode") -> Limits:
     path = Path(cfg.DATALOADER.TEST_ANNFILE.split(",")[0].rpartition("=")[2])
     match cfg.MODEL.META_ARCHITECTURE:
         case "X2VLMRetrieval":
-            captions = [record["caption"] for record in read_json(str(path))]
-            return search_limits(captions)
+            return search_limits(_captions(path))
         case "X2VLMVQA":
             return question_limits(path.parents[2] / "understanding" / "vqa")
         case "X2VLMClassifier":
@@ -38,6 +37,15 @@ def x2vlm_limits(cfg: "CfgNode") -> Limits:
         case _:
             chance = 0.5
     return {"chance": {"accuracy": chance}, "oracle": {"accuracy": 1.0}}
+
+
+def _captions(path: Path) -> list[list[str]]:
+    """Those of each picture, of which files may have several records."""
+    pictures: dict[str, list[str]] = defaultdict(list)
+    for record in read_json(str(path)):
+        said = record["caption"]
+        pictures[record["image"]] += [said] if isinstance(said, str) else said
+    return list(pictures.values())
 
 
 def commonest_answers(train: Path, test: Path) -> float:
