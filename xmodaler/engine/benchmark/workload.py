@@ -8,6 +8,7 @@ import torch
 from xmodaler.config import CfgNode, kfg
 from xmodaler.engine.benchmark.mixtures import random_mixture, reads_mixtures
 from xmodaler.engine.benchmark.pairs import random_pairs, reads_pairs
+from xmodaler.modeling.embedding.build import EMBEDDING_REGISTRY
 
 #: Words per caption, as in COCO: normal with this mean and deviation, then rounded.
 MEAN_WORDS, DEVIATION_WORDS = 10.5, 2.5
@@ -86,7 +87,7 @@ def random_batch(cfg: CfgNode, images: int, captions: int = 0, seed: int = 0) ->
 
 def _pictures(cfg: CfgNode, images: int, generator: torch.Generator) -> dict[str, Any]:
     embed = cfg.MODEL.VISUAL_EMBED
-    if embed.NAME == "TimmEmbedding":
+    if getattr(EMBEDDING_REGISTRY.get(embed.NAME), "reads_pictures", False):
         size = (images, 3, cfg.DATALOADER.IMAGE_SIZE, cfg.DATALOADER.IMAGE_SIZE)
         pixels = torch.randint(0, 256, size, generator=generator, dtype=torch.uint8)
         return {kfg.IMAGES: pixels}
