@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from xmodaler.checkpoint import XmodalerCheckpointer
 from xmodaler.config import kfg, load_config
 from xmodaler.losses import CrossEntropy
 from xmodaler.modeling import add_config, build_model
@@ -44,16 +45,16 @@ DECODERS = {
 }
 
 
+def small_config(tmp_path, **options):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, *PROMPT]))
+    vocabulary = {"MODEL.PRETRAINING.MODEL_NAME": str(tmp_path / "vocab.txt")}
+    pairs = [part for pair in {**SMALL, **options, **vocabulary}.items() for part in pair]
+    return load_config(str(CONFIG / "coco_transformer_on_fusion.yaml"), pairs, add_config)
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_decoder_learns_and_tells_from_fused_states(tmp_path, decoder):
-    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL, *PROMPT]))
-    options = {
-        **SMALL,
-        **DECODERS[decoder],
-        "MODEL.PRETRAINING.MODEL_NAME": str(tmp_path / "vocab.txt"),
-    }
-    pairs = [part for pair in options.items() for part in pair]
-    cfg = load_config(str(CONFIG / "coco_transformer_on_fusion.yaml"), pairs, add_config)
+    cfg = small_config(tmp_path, **DECODERS[decoder])
     torch.manual_seed(0)
     model = build_model(cfg).eval()
     assert type(model.decoder).__name__ == decoder
@@ -80,3 +81,28 @@ def test_decoder_learns_and_tells_from_fused_states(tmp_path, decoder):
         torch.testing.assert_close(logits, outputs[kfg.G_LOGITS][::2, 0], atol=1e-5, rtol=1e-4)
     assert beams.shape == greedy.shape == (2, 6)
     assert not torch.allclose(other, outputs[kfg.G_LOGITS])
+
+
+def test_what_x2vlm_has_learned_is_taken_over(tmp_path):
+    captioner = build_model(small_config(tmp_path))
+    parts = ("encoder.", "visual_embed.tower.")
+    expected = {
+        name: torch.rand_like(value) if value.is_floating_point() else value
+        for name, value in captioner.state_dict().items()
+        if name.startswith(parts)
+    }
+    learned = {name.replace("encoder.words.", "token_embed."): v for name, v in expected.items()}
+    learned |= {
+        "predictor.bias": torch.zeros(30),
+        "token_embed.embeddings.weight": torch.ones(11, WIDTH),
+    }
+    expected["encoder.words.embeddings.weight"] = torch.ones(11, WIDTH)
+    own_words = captioner.token_embed.embeddings.weight.detach().clone()
+    torch.save({"model": learned}, tmp_path / "x2vlm.pth")
+    XmodalerCheckpointer(captioner, str(tmp_path)).load(str(tmp_path / "x2vlm.pth"))
+    found = captioner.state_dict()
+    assert "encoder.words.embeddings.weight" in found
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert torch.equal(captioner.token_embed.embeddings.weight, own_words)
+    # A model with this encoder keeps its own names.
+    assert captioner.adapt_weights(found) is found

@@ -1,10 +1,12 @@
 """What X²-VLM makes of a picture under a prompt, for any decoder."""
 
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from xmodaler.checkpoint.x2vlm import translate_x2vlm
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.tokenization import LazyTokenizer
 
@@ -12,6 +14,8 @@ from ..embedding.position_embedding import NNEmbeddingEncoding
 from ..embedding.token_embed import TokenBaseEmbedding
 from .build import ENCODER_REGISTRY
 from .text_fusion_encoder import TextFusionEncoder
+
+_WORDS = re.compile("^token_embed[.]")
 
 
 @ENCODER_REGISTRY.register()
@@ -89,6 +93,26 @@ class PromptedFusionEncoder(TextFusionEncoder):
                 open_mask if hidden.dim() == 2 else open_mask[:, None, None]
             )
         return produced
+
+    def adapt_weights(self, state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Weights of an X²-VLM, released or of this package, for a model with this encoder.
+
+        Its words become those of the prompt; the words of the captions, the decoder and the
+        predictor are the model's own.
+
+        Args:
+            state: Weights of a file; those of a model with this encoder stay as they are.
+            model: The model, which may have another size of pictures.
+        """
+        if any(name.startswith("encoder.words.") for name in state):
+            return state
+        tower = type(model.visual_embed.tower).__name__
+        adapted = translate_x2vlm(state, model.state_dict(), len(self.text_layers), tower)
+        return {
+            _WORDS.sub("encoder.words.", name): value
+            for name, value in adapted.items()
+            if not name.startswith("predictor.")
+        }
 
     @property
     def prompt_ids(self) -> list[int]:

@@ -176,6 +176,15 @@ class BaseEncoderDecoder(nn.Module, ABC):
     def bind_or_init_weights(self) -> None:
         """Called once after weights were loaded; nothing to bind here."""
 
+    def adapt_weights(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a file for this model; an encoder may know those of other models.
+
+        Args:
+            state: Weights by their names in the file.
+        """
+        adapt = getattr(self.encoder, "adapt_weights", None)
+        return state if adapt is None else adapt(state, self)
+
     @abstractmethod
     def get_extended_attention_mask(self, batched_inputs: Batch) -> Batch:
         """The additive twins of the bool masks, in the compute dtype."""
