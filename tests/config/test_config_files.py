@@ -233,9 +233,17 @@ def test_printing_shows_all_or_what_differs_or_a_part(tmp_path):
 LISTS = (
     "bars.yaml",
     "bars_understanding.yaml",
+    "bars_x2vlm.yaml",
     "zoo.yaml",
 )  # data about configs, which lie beside them
-SHIPPED = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.name not in LISTS)
+PARTS = (
+    "pretraining.yaml",
+    "refcoco_plus.yaml",
+    "small_from_scratch.yaml",
+)  # named in a _BASE_ behind the config of a model
+SHIPPED = sorted(
+    path for path in (ROOT / "configs").rglob("*.yaml") if path.name not in LISTS + PARTS
+)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[str(p.relative_to(ROOT)) for p in SHIPPED])

@@ -191,3 +191,21 @@ def test_an_unknown_tower_is_told(tiny):
 
     with pytest.raises(UserError, match="no vision tower"):
         build_tower(CfgNode({"NAME": "BeiTower"}), 32)
+
+
+@pytest.mark.parametrize("name", ["ClipVitTower", "TimmTower"])
+def test_positions_may_begin_as_sines(tiny, name):
+    changes = {"MODEL__VISION__NAME": name, **TOWERS[name], "MODEL__VISION__SINE_POSITIONS": True}
+    tower = tiny.model("transformer", **{**SIZES, **changes}).visual_embed.tower
+    positions = tower.backbone.pos_embed
+    patches = tower.backbone.patch_embed.num_patches
+    rows = positions[0, -patches:]
+    assert positions.requires_grad and not positions[0, :-patches].any()
+    # Half the width tells the row, half the column, by pairs on the unit circle.
+    assert torch.allclose(rows.square().sum(1), torch.tensor(rows.shape[1] / 2))
+    assert len(rows.unique(dim=0)) == patches
+
+
+def test_positions_of_other_towers_cannot_begin_as_sines(tiny):
+    with pytest.raises(UserError, match="BeitTower is not such a tower"):
+        tiny.model("transformer", **SIZES, MODEL__VISION__SINE_POSITIONS=True)

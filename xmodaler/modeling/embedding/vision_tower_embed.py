@@ -71,6 +71,8 @@ class VisionTowerEmbedding(nn.Module):
         tower = build_tower(node, cfg.DATALOADER.IMAGE_SIZE)
         if node.GRAD_CHECKPOINT:
             tower.set_grad_checkpointing()
+        if node.SINE_POSITIONS:
+            start_positions(tower)
         if node.WEIGHTS:
             load_tower(tower, node.WEIGHTS)
         kwargs: dict[str, Any] = {"tower": tower, "mean": node.MEAN, "std": node.STD}
@@ -105,6 +107,8 @@ class VisionTowerEmbedding(nn.Module):
                 "FRAME_POSITIONS": 0,  # frames of a video with a learned vector each; 0: none
                 "PROJECT": False,  # a Linear to MODEL.VISUAL_EMBED.OUT_DIM behind the tower
                 "GRAD_CHECKPOINT": False,  # compute activations again in the backward pass
+                # Learned positions begin as sines and cosines, for training from scratch.
+                "SINE_POSITIONS": False,
                 "PRETRAINED": False,  # TimmTower: weights of the model hub
                 "WEIGHTS": "",  # a local file with weights of the tower
                 "ARGS": [],  # TimmTower: further arguments, [KEY, VALUE, KEY, VALUE]
@@ -243,6 +247,33 @@ def build_tower(node: CfgNode, image_size: int) -> VisionTower:
             + did_you_mean(node.NAME, TOWERS)
         )
     return TOWERS[node.NAME](node, image_size)
+
+
+@torch.no_grad()
+def start_positions(tower: VisionTower) -> None:
+    """Let the learned positions of the patches begin as sines and cosines of row and column.
+
+    Next to patches they are as large as these from the first step on (Beyer et al. 2022, "Better
+    plain ViT baselines for ImageNet-1k", section 2); the small random numbers that they begin as
+    otherwise let models learn places late.
+
+    Raises:
+        UserError: The tower has no such positions, or its width does not divide by 4.
+    """
+    from timm.layers import build_sincos2d_pos_embed
+
+    positions = getattr(tower.backbone, "pos_embed", None)
+    if positions is None or positions.shape[-1] % 4:
+        raise UserError(
+            "MODEL.VISION.SINE_POSITIONS needs a tower with a learned position for every patch "
+            "whose width divides by 4, such as TimmTower with a plain ViT, or ClipVitTower; "
+            f"{type(tower).__name__} is not such a tower here"
+        )
+    grid = list(tower.backbone.patch_embed.grid_size)
+    sines = build_sincos2d_pos_embed(grid, dim=positions.shape[-1])
+    # Tokens that are no patches come first.
+    positions[0, : -len(sines)] = 0
+    positions[0, -len(sines) :] = sines
 
 
 def load_tower(tower: VisionTower, path: str) -> None:
