@@ -67,7 +67,7 @@ def test_answers_stand_beside_labels(cfg, tmp_path):
     AccuracyEvaler(cfg, "", str(tmp_path)).eval(results([(1, 1)]), 0)
     written = json.loads((tmp_path / "results" / "0.json").read_text())
     assert written == [{"id": 0, "label": 1, "answer": "two"}]
-    with pytest.raises(UserError, match="label 2, but .* lists 2"):
+    with pytest.raises(UserError, match=r"label 2, but .* lists 2"):
         AccuracyEvaler(cfg).eval(results([(2, 1)]))
 
 
