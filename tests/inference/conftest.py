@@ -195,6 +195,7 @@ def make_tower_run(folder, task, **changes):
         "MODEL.VOCAB_SIZE": len(TOWER_PIECES),
         "MODEL.MAX_SEQ_LEN": 8,
         "MODEL.VISION.NAME": "BeitTower",
+        "MODEL.VISION.SINE_POSITIONS": False,
         "MODEL.VISION.WIDTH": 16,
         "MODEL.VISION.LAYERS": 1,
         "MODEL.VISION.HEADS": 2,
