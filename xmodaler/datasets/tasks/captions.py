@@ -11,12 +11,11 @@ from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.functional.func_masking import WordMasking
 from xmodaler.utils.errors import UserError
 
-from ..annotations import read_captions
 from ..build import DATASETS_REGISTRY
 from ..captions import choose_captions
 from ..pretrain import CaptionTexts, build_masking
 from .records import JsonRecords
-from .task_files import TaskFile
+from .task_files import TaskFile, caption_entries
 
 __all__ = ["JsonCaptionDataset"]
 
@@ -109,18 +108,8 @@ class JsonCaptionDataset(JsonRecords):
     def entries_of(self, content: dict[str, Any], file: TaskFile) -> list[tuple[str, dict]]:
         if "images" not in content:
             return super().entries_of(content, file)
-        pictures, _ = read_captions(file.path, self.split)
-        return [
-            (
-                picture.where,
-                {
-                    self.image_key: picture.file_name,
-                    self.text_key: picture.captions,
-                    self.index_key: picture.image_id,
-                },
-            )
-            for picture in pictures
-        ]
+        keys = (self.image_key, self.text_key, self.index_key)
+        return caption_entries(file.path, self.split, keys)
 
     def records_of(self, entry: dict[str, Any], file: TaskFile) -> Iterable[dict[str, Any]]:
         visual = entry[self.image_key]

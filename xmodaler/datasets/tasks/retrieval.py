@@ -9,10 +9,9 @@ import numpy as np
 from xmodaler.config import CfgNode, configurable, kfg
 from xmodaler.utils.file_io import expand_path
 
-from ..annotations import read_captions
 from ..build import DATASETS_REGISTRY
 from .records import JsonRecords
-from .task_files import TaskFile
+from .task_files import TaskFile, caption_entries
 
 __all__ = ["JsonRetrievalDataset"]
 
@@ -92,18 +91,8 @@ class JsonRetrievalDataset(JsonRecords):
     def entries_of(self, content: dict[str, Any], file: TaskFile) -> list[tuple[str, dict]]:
         if "images" not in content:
             return super().entries_of(content, file)
-        pictures, _ = read_captions(file.path, self.split)
-        return [
-            (
-                picture.where,
-                {
-                    self.image_key: picture.file_name,
-                    self.text_key: picture.captions,
-                    self.index_key: picture.image_id,
-                },
-            )
-            for picture in pictures
-        ]
+        keys = (self.image_key, self.text_key, self.index_key)
+        return caption_entries(file.path, self.split, keys)
 
     def records_of(self, entry: dict[str, Any], file: TaskFile) -> Iterable[dict[str, Any]]:
         if self.image_key not in entry and "img_path" in entry:

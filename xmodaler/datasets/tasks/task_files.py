@@ -8,10 +8,10 @@ from typing import Any
 from xmodaler.utils.errors import UserError
 from xmodaler.utils.file_io import expand_path
 
-from ..annotations import Problem, read_json
+from ..annotations import Problem, read_captions, read_json
 from ..json_lines import read_json_lines
 
-__all__ = ["TaskFile", "is_json_lines", "read_task_file", "task_files"]
+__all__ = ["TaskFile", "caption_entries", "is_json_lines", "read_task_file", "task_files"]
 
 _NAMED = re.compile(r"\s*([A-Za-z][\w-]*)\s*=(.*)", re.DOTALL)
 _LINES = (".jsonl", ".ndjson", ".jsonlines", ".jsonline")
@@ -102,3 +102,22 @@ def _begins_with_line(path: str) -> bool:
             return first.startswith(b"{") and first.endswith(b"}") and bool(file.read(1))
     except OSError:
         return False
+
+
+def caption_entries(
+    path: str, split: str, keys: tuple[str, str, str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Places and entries of a file of captions in the layout of COCO or Karpathy.
+
+    Args:
+        path: The file.
+        split: Take pictures of this split alone; '' for all.
+        keys: What an entry calls the file of the picture, its captions and its id.
+    """
+    return [
+        (
+            picture.where,
+            dict(zip(keys, (picture.file_name, picture.captions, picture.image_id), strict=True)),
+        )
+        for picture in read_captions(path, split)[0]
+    ]
