@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from toy_x2vlm import ONE_LAYER
 
 from xmodaler.config import get_cfg
 from xmodaler.losses import add_loss_config
@@ -25,24 +26,7 @@ SIZES = {
     "MODEL.DEVICE": "cpu",
     "MODEL.VOCAB_SIZE": len(WORDS),
     "MODEL.MAX_SEQ_LEN": 10,
-    "MODEL.VISION.PATCH_SIZE": 8,
-    "MODEL.VISION.WIDTH": 16,
-    "MODEL.VISION.LAYERS": 1,
-    "MODEL.VISION.HEADS": 2,
-    "MODEL.TOKEN_EMBED.DIM": 16,
-    "MODEL.TOKEN_EMBED.USE_NORM": True,
-    "MODEL.TOKEN_EMBED.PADDING_IDX": 0,
-    "MODEL.TOKEN_EMBED.POSITION": "NNEmbeddingEncoding",
-    "MODEL.TOKEN_EMBED.POSITION_MAX_LEN": 16,
-    "MODEL.TOKEN_EMBED.TYPE_VOCAB_SIZE": 2,
-    "MODEL.BERT.HIDDEN_SIZE": 16,
-    "MODEL.BERT.NUM_ATTENTION_HEADS": 2,
-    "MODEL.BERT.INTERMEDIATE_SIZE": 32,
-    "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
-    "MODEL.FUSION.LAYERS": 1,
-    "MODEL.FUSION.MEMORY_WIDTH": 16,
-    "MODEL.X2VLM.EMBED_DIM": 8,
-    "DATALOADER.IMAGE_SIZE": 32,
+    **ONE_LAYER,
     "DATALOADER.TRAIN_BATCH_SIZE": 3,
     "DATALOADER.TEST_BATCH_SIZE": 4,
     "DATALOADER.NUM_WORKERS": 0,

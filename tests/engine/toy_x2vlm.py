@@ -15,6 +15,27 @@ WORDS = [
     *("a", "red", "big", "ball", "dog", "left", "of", "the", "on", "table"),
 ]
 SIZES = {"images": 12, "clean": 5, "regions": 7, "videos": 6, "texts": 9, "parallel_texts": 6}
+ONE_LAYER = {
+    "MODEL.VISION.PATCH_SIZE": 8,
+    "MODEL.VISION.WIDTH": 16,
+    "MODEL.VISION.LAYERS": 1,
+    "MODEL.VISION.HEADS": 2,
+    "MODEL.TOKEN_EMBED.DIM": 16,
+    "MODEL.TOKEN_EMBED.USE_NORM": True,
+    "MODEL.TOKEN_EMBED.PADDING_IDX": 0,
+    "MODEL.TOKEN_EMBED.POSITION": "NNEmbeddingEncoding",
+    "MODEL.TOKEN_EMBED.POSITION_MAX_LEN": 16,
+    "MODEL.TOKEN_EMBED.TYPE_VOCAB_SIZE": 2,
+    "MODEL.BERT.HIDDEN_SIZE": 16,
+    "MODEL.BERT.NUM_ATTENTION_HEADS": 2,
+    "MODEL.BERT.INTERMEDIATE_SIZE": 32,
+    "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
+    "MODEL.FUSION.LAYERS": 1,
+    "MODEL.FUSION.MEMORY_WIDTH": 16,
+    "MODEL.X2VLM.EMBED_DIM": 8,
+    "DATALOADER.IMAGE_SIZE": 32,
+}
+"""A model of one layer a part."""
 ALL = ("IMAGES", "REGIONS", "VIDEOS", "TEXTS", "PARALLEL_TEXTS")
 
 
@@ -76,24 +97,7 @@ def config_of(data, output, kinds=ALL, **changes):
         "MODEL.VOCAB_SIZE": len(WORDS),
         "MODEL.MAX_SEQ_LEN": 10,
         "MODEL.PRETRAINING.MODEL_NAME": str(data / "vocab.txt"),
-        "MODEL.VISION.PATCH_SIZE": 8,
-        "MODEL.VISION.WIDTH": 16,
-        "MODEL.VISION.LAYERS": 1,
-        "MODEL.VISION.HEADS": 2,
-        "MODEL.TOKEN_EMBED.DIM": 16,
-        "MODEL.TOKEN_EMBED.USE_NORM": True,
-        "MODEL.TOKEN_EMBED.PADDING_IDX": 0,
-        "MODEL.TOKEN_EMBED.POSITION": "NNEmbeddingEncoding",
-        "MODEL.TOKEN_EMBED.POSITION_MAX_LEN": 16,
-        "MODEL.TOKEN_EMBED.TYPE_VOCAB_SIZE": 2,
-        "MODEL.BERT.HIDDEN_SIZE": 16,
-        "MODEL.BERT.NUM_ATTENTION_HEADS": 2,
-        "MODEL.BERT.INTERMEDIATE_SIZE": 32,
-        "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
-        "MODEL.FUSION.LAYERS": 1,
-        "MODEL.FUSION.MEMORY_WIDTH": 16,
-        "MODEL.X2VLM.EMBED_DIM": 8,
-        "DATALOADER.IMAGE_SIZE": 32,
+        **ONE_LAYER,
         "DATALOADER.MAX_FEAT_NUM": 2,
         "DATALOADER.LINES.IMAGE_IN_LINE": True,
         "DATALOADER.TRAIN_BATCH_SIZE": 2,
