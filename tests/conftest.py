@@ -8,17 +8,20 @@ import pytest
 from xmodaler.utils import logger as logger_module
 
 
+_LOGGERS = [logging.getLogger(name) for name in ("xmodaler", "fvcore")]
+# As they are before any test: fixtures of a session or module may train before a test begins.
+_BEFORE = [(logger.level, logger.propagate, list(logger.handlers)) for logger in _LOGGERS]
+
+
 @contextlib.contextmanager
 def _loggers_restored():
-    loggers = [logging.getLogger(name) for name in ("xmodaler", "fvcore")]
-    before = [(logger.level, logger.propagate, list(logger.handlers)) for logger in loggers]
     try:
         yield
     finally:
         # Both remember what they set up by name, and another test has other files of that name.
         logger_module.setup_logger.cache_clear()
         logger_module._log_stream.cache_clear()
-        for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        for logger, (level, propagate, handlers) in zip(_LOGGERS, _BEFORE, strict=True):
             logger.setLevel(level)
             logger.propagate = propagate
             logger.handlers[:] = handlers
