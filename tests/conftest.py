@@ -7,7 +7,6 @@ import pytest
 
 from xmodaler.utils import logger as logger_module
 
-
 _LOGGERS = [logging.getLogger(name) for name in ("xmodaler", "fvcore")]
 # As they are before any test: fixtures of a session or module may train before a test begins.
 _BEFORE = [(logger.level, logger.propagate, list(logger.handlers)) for logger in _LOGGERS]
