@@ -186,3 +186,12 @@ def test_weights_start_like_those_of_bert():
     for weight in (model.project.weight, model.words.weight):
         assert weight.abs().max() <= 0.04 and 0.016 < weight.std() < 0.02
     assert (model.project.bias == 0).all()
+
+
+def test_a_part_may_start_with_a_deviation_of_its_own():
+    model = torch.nn.Sequential(torch.nn.Linear(100, 100), torch.nn.Sequential())
+    model[1].append(torch.nn.Linear(100, 100))
+    model[1].init_std = 0.1
+    init_like_bert(model, 0.02)
+    assert 0.016 < model[0].weight.std() < 0.02
+    assert 0.08 < model[1][0].weight.std() < 0.1

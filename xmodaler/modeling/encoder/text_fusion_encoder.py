@@ -70,6 +70,8 @@ class TextFusionEncoder(nn.Module):
         text_drop_path: Greatest rate of stochastic depth in the text layers.
         fusion_drop_path: The same in the fusion layers.
         recompute: Keep only the inputs of layers for the backward pass.
+        cross_std: Above 0, the deviation that weights of attention to pictures start with where
+            others start with MODEL.BERT.INIT_STD.
     """
 
     @configurable
@@ -84,6 +86,7 @@ class TextFusionEncoder(nn.Module):
         text_drop_path: float = 0.0,
         fusion_drop_path: float = 0.0,
         recompute: bool = False,
+        cross_std: float = 0.0,
     ) -> None:
         super().__init__()
         self.text_layers = encoder_stack(text_sizes, text_layers, text_drop_path)
@@ -91,6 +94,8 @@ class TextFusionEncoder(nn.Module):
             fusion_sizes, fusion_layers, memory_width, fusion_drop_path
         )
         self.recompute = recompute
+        for layer in self.fusion_layers:
+            layer.x_att.init_std = cross_std
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -104,6 +109,7 @@ class TextFusionEncoder(nn.Module):
             "text_drop_path": node.TEXT_DROP_PATH,
             "fusion_drop_path": node.DROP_PATH,
             "recompute": node.GRAD_CHECKPOINT,
+            "cross_std": node.CROSS_INIT_STD,
         }
 
     @classmethod
@@ -118,6 +124,9 @@ class TextFusionEncoder(nn.Module):
                 "TEXT_DROP_PATH": 0.0,  # greatest rate of stochastic depth in the text layers
                 "DROP_PATH": 0.0,  # the same in the fusion layers
                 "GRAD_CHECKPOINT": False,  # compute activations again in the backward pass
+                # Where MODEL.BERT.INIT_STD is set: that of the attention to pictures. An average
+                # over many tokens is small beside the text, and a greater one is learnt sooner
+                "CROSS_INIT_STD": 0.0,
             }
         )
 
