@@ -18,7 +18,9 @@ def main(argv: list[str] | None = None) -> None:
         "--image-folder", default="", help="pictures to show (default: that of the config)"
     )
     parser.add_argument(
-        "--attention", action="store_true", help="show where the words of phrases looked"
+        "--attention",
+        action="store_true",
+        help="show where the words of phrases, statements and questions looked",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     parser.add_argument(

@@ -103,6 +103,22 @@ def test_attention_is_shown_on_request(loaded, files):
     assert not any("ask" in vars(module) for module in grounder.model.modules())
 
 
+def test_attention_of_statements(loaded, files):
+    names = [str(files / f"{k}.png") for k in range(2)]
+    comparer = loaded("X2VLMReasoning")
+    plain = comparer.compare(*names, ["two ball", "red"])
+    found = comparer.compare(*names, ["two ball", "red"], return_attention=True)
+    assert plain[0].attention is None and found[0].words == ("[CLS]", "two", "ball", "[SEP]")
+    for one, other, length in zip(plain, found, (4, 3), strict=True):
+        assert one.probability == pytest.approx(other.probability, abs=1e-4)
+        first, second = other.attention
+        assert first.shape == second.shape == (length, 2, 2)
+        assert not np.allclose(first, second)
+    # The maps are in the order of the pictures.
+    (swapped,) = comparer.compare([names[1]], [names[0]], ["red"], return_attention=True)
+    np.testing.assert_allclose(swapped.attention[0], found[1].attention[1], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("picture", "phrase", "message"),
     [
@@ -181,6 +197,10 @@ def test_questions_about_videos(loaded, files, tmp_path):
     assert sum(share for _, share in found) == pytest.approx(1, abs=1e-5)
     in_memory = answerer.answer([[noise(k) for k in range(3)]], ["what is red"])
     assert in_memory[0].probability == pytest.approx(found.probability, abs=1e-5)
+    shown = answerer.answer(str(files), "two red ball", return_attention=True)
+    assert found.words == () and shown.words == ("[CLS]", "two", "red", "ball", "[SEP]")
+    assert shown.attention.shape == (5, 2, 2)
+    assert shown.candidates == answerer.answer(str(files), "two red ball").candidates
     frames = []
     for k in range(3):
         file = io.BytesIO()

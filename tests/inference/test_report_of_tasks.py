@@ -63,10 +63,12 @@ def test_boxes_are_shown(write_tower_run, data, tmp_path, attention):
     assert ("[CLS]" in html) == attention
 
 
-def test_statements_are_shown_with_both_pictures(write_tower_run, data, tmp_path):
-    html = report_of(write_tower_run, tmp_path, data, "X2VLMReasoning", "statements")
+@pytest.mark.parametrize("attention", [False, True])
+def test_statements_are_shown_with_both_pictures(write_tower_run, data, tmp_path, attention):
+    html = report_of(write_tower_run, tmp_path, data, "X2VLMReasoning", "statements", attention)
+    assert ("[CLS]" in html) == attention
     assert "4 test statements" in html and "two &lt;ball&gt; 3" in html
-    assert html.count("data:image") == 4
+    assert html.count("data:image") > 4 if attention else html.count("data:image") == 4
 
 
 def test_hypotheses_are_shown(write_tower_run, data, tmp_path):
@@ -76,7 +78,8 @@ def test_hypotheses_are_shown(write_tower_run, data, tmp_path):
     assert all(label in html for label in ("contradiction", "entailment", "neutral"))
 
 
-def test_questions_about_videos_are_shown_with_a_frame(write_tower_run, data, tmp_path):
+@pytest.mark.parametrize("attention", [False, True])
+def test_questions_about_videos_are_shown_with_a_frame(write_tower_run, data, tmp_path, attention):
     (tmp_path / "answers.json").write_text(json.dumps(["red", "ball", "two"]))
     changes = {
         "DATASETS.TEST": "JsonVideoQADataset",
@@ -86,8 +89,10 @@ def test_questions_about_videos_are_shown_with_a_frame(write_tower_run, data, tm
         "DATALOADER.TASK.VIDEO": True,
         "DATALOADER.MAX_FEAT_NUM": 2,
     }
-    html = report_of(write_tower_run, tmp_path, data, "X2VLMClassifier", "questions", **changes)
-    assert "what is red?" in html and html.count("data:image") == 1
+    task = ("X2VLMClassifier", "questions", attention)
+    html = report_of(write_tower_run, tmp_path, data, *task, **changes)
+    assert "what is red?" in html and ("[CLS]" in html) == attention
+    assert (html.count("data:image") == 1) == (not attention)
 
 
 def test_rankings_are_shown_with_pictures(write_tower_run, data, tmp_path):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xmodaler.config import CfgNode, kfg
 from xmodaler.inference.arrays import run_dataset
 from xmodaler.inference.base import LoadedPredictor, OnError, check_counts
+from xmodaler.inference.fusion_attention import record_attention
 from xmodaler.inference.inputs import is_one
 from xmodaler.inference.texts import TextReader, text_list
 from xmodaler.modeling.stage_keys import SCORES_ONLY
@@ -28,11 +30,16 @@ class Answer(Sequence[tuple[str, float]]):
         id: Path of the picture, or its place among the inputs.
         question: What was asked.
         candidates: The answers with their probabilities.
+        words: The word pieces of the question as the model read it, where attention was asked for.
+        attention: ``(words, rows, columns)``, where each of them looked, where it was asked for;
+            of a video, in the mean of its frames.
     """
 
     id: str
     question: str
     candidates: tuple[tuple[str, float], ...]
+    words: tuple[str, ...] = ()
+    attention: np.ndarray | None = field(default=None, compare=False)
 
     @property
     def text(self) -> str:
@@ -104,6 +111,7 @@ class Answerer(LoadedPredictor):
         top_k: int = 5,
         batch_size: int = 32,
         on_error: OnError = "raise",
+        return_attention: bool = False,
     ) -> Answer | list[Answer]:
         """Answers a question about a picture, or many.
 
@@ -114,6 +122,7 @@ class Answerer(LoadedPredictor):
             top_k: Answers to give for each question.
             batch_size: Questions that go through the model together.
             on_error: What happens to one of many pictures that cannot be read; see :meth:`read`.
+            return_attention: Fill :attr:`Answer.attention`, of models with fusion layers.
 
         Returns:
             An :class:`Answer` for one picture and one question, else a list of them, in order.
@@ -123,7 +132,8 @@ class Answerer(LoadedPredictor):
                 and questions do not fit.
         """
         one = is_one(picture, self.kind) and isinstance(question, str)
-        found = self.stream(picture, question, top_k, batch_size, "raise" if one else on_error)
+        on_error = "raise" if one else on_error
+        found = self.stream(picture, question, top_k, batch_size, on_error, return_attention)
         return next(found) if one else list(found)
 
     def stream(
@@ -133,23 +143,31 @@ class Answerer(LoadedPredictor):
         top_k: int = 5,
         batch_size: int = 32,
         on_error: OnError = "raise",
+        return_attention: bool = False,
     ) -> Iterator[Answer]:
         """As :meth:`answer`, but gives answers as soon as their batch is done."""
         check_counts(top_k=top_k, batch_size=batch_size)
         questions = text_list(question, "question")
         for batch in self.paired(picture, questions, batch_size, on_error):
-            yield from self.answer_batch(batch, top_k)
+            yield from self.answer_batch(batch, top_k, return_attention)
 
     @torch.inference_mode()
     def answer_batch(
-        self, batch: Sequence[tuple[dict[str, Any], Sequence[str]]], top_k: int = 5
+        self,
+        batch: Sequence[tuple[dict[str, Any], Sequence[str]]],
+        top_k: int = 5,
+        return_attention: bool = False,
     ) -> list[Answer]:
         """Answers in one pass of the model.
 
         Args:
             batch: Samples with IDS and visual keys, each with as many questions.
             top_k: As in :meth:`answer`.
+            return_attention: As in :meth:`answer`; questions then go through one by one.
         """
+        if return_attention:
+            asked = [(sample, text) for sample, texts in batch for text in texts]
+            return [self._shown(sample, text, top_k) for sample, text in asked]
         samples = []
         for sample, texts in batch:
             ids, types = self._read_texts(texts)
@@ -167,6 +185,17 @@ class Answerer(LoadedPredictor):
             )
             for (name, question), labels, shares in found
         ]
+
+    def _shown(self, sample: dict[str, Any], question: str, top_k: int) -> Answer:
+        """The answer to one question, with attention where there is any."""
+        with record_attention(self.model) as record:
+            (answer,) = self.answer_batch([(sample, [question])], top_k)
+        (pieces,), _ = self._read_texts([question])
+        attention = record.maps(0, len(pieces))
+        if attention is None:
+            return answer
+        words = tuple(self._read_texts.words(pieces))
+        return replace(answer, words=words, attention=attention)
 
     def _best(self, batch: dict[str, Any], top_k: int) -> tuple[Tensor, Tensor]:
         """The best answers (R, k) to the questions of a batch, and their probabilities (R, k)."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from xmodaler.config import CfgNode, kfg
 from xmodaler.inference.answerer import label_probabilities
 from xmodaler.inference.base import LoadedPredictor, OnError, batches, check_counts
+from xmodaler.inference.fusion_attention import record_attention
 from xmodaler.inference.inputs import Item, expand, is_one
 from xmodaler.inference.texts import TextReader, text_list
 from xmodaler.utils.errors import UserError
@@ -30,11 +32,16 @@ class Comparison:
         ids: Paths of the pictures, or their places among the inputs.
         statement: What was stated.
         probability: That it is true.
+        words: The word pieces of the statement as the model read it, where attention was asked for.
+        attention: Of both pictures ``(words, rows, columns)``, where each word looked, where it
+            was asked for.
     """
 
     ids: tuple[str, str]
     statement: str
     probability: float
+    words: tuple[str, ...] = ()
+    attention: tuple[np.ndarray, np.ndarray] | None = field(default=None, compare=False)
 
     @property
     def is_true(self) -> bool:
@@ -82,6 +89,7 @@ class Comparer(LoadedPredictor):
         statement: str | Sequence[str],
         batch_size: int = 16,
         on_error: OnError = "raise",
+        return_attention: bool = False,
     ) -> Comparison | list[Comparison]:
         """Tells whether a statement is true of two pictures, or many statements.
 
@@ -94,6 +102,7 @@ class Comparer(LoadedPredictor):
             batch_size: Statements that go through the model together.
             on_error: What happens to one of many pairs of which a picture cannot be read; see
                 :meth:`read`.
+            return_attention: Fill :attr:`Comparison.attention`.
 
         Returns:
             A :class:`Comparison` for one pair and one statement, else a list of them, in order.
@@ -124,7 +133,7 @@ class Comparer(LoadedPredictor):
                 if len(read) == 2:  # a pair of which one half is missing says nothing
                     samples.append((read[0], read[1], text))
             if samples:
-                found += self.compare_batch(samples)
+                found += self.compare_batch(samples, return_attention)
         return found[0] if one else found
 
     def _pairs(self, picture_a: Any, picture_b: Any) -> list[tuple[Item, Item]]:
@@ -140,13 +149,18 @@ class Comparer(LoadedPredictor):
 
     @torch.inference_mode()
     def compare_batch(
-        self, batch: Sequence[tuple[dict[str, Any], dict[str, Any], str]]
+        self,
+        batch: Sequence[tuple[dict[str, Any], dict[str, Any], str]],
+        return_attention: bool = False,
     ) -> list[Comparison]:
         """Comparisons in one pass of the model.
 
         Args:
             batch: Samples of both pictures with IDS and IMAGES, and a statement.
+            return_attention: As in :meth:`compare`; statements then go through one by one.
         """
+        if return_attention:
+            return [self._shown(*sample) for sample in batch]
         ids, _ = self._read_texts([text for *_, text in batch])
         samples = [
             {**first, kfg.SECOND_IMAGES: second[kfg.IMAGES], kfg.U_TOKENS_IDS: pieces}
@@ -160,3 +174,15 @@ class Comparer(LoadedPredictor):
             Comparison((str(first[kfg.IDS]), str(second[kfg.IDS])), text, share)
             for (first, second, text), share in zip(batch, shares, strict=True)
         ]
+
+    def _shown(self, first: dict[str, Any], second: dict[str, Any], text: str) -> Comparison:
+        """One comparison, with attention where the patches make a square."""
+        with record_attention(self.model) as record:
+            (found,) = self.compare_batch([(first, second, text)])
+        (pieces,), _ = self._read_texts([text])
+        # The text is fused with both pictures, the first one in front.
+        maps = [record.maps(row, len(pieces)) for row in (0, 1)]
+        if maps[0] is None or maps[1] is None:
+            return found
+        words = tuple(self._read_texts.words(pieces))
+        return replace(found, words=words, attention=(maps[0], maps[1]))

@@ -52,8 +52,8 @@ def draw_boxes(
     return drawn
 
 
-def side_by_side(first: Image.Image, second: Image.Image) -> Image.Image:
-    """Two pictures of one height, with a gap between them."""
+def side_by_side(first: Image.Image, second: Image.Image, gap: int = GAP) -> Image.Image:
+    """Two pictures of one height, with a gap of so many pixels between them."""
     from PIL import Image
 
     height = max(first.height, second.height)
@@ -61,7 +61,7 @@ def side_by_side(first: Image.Image, second: Image.Image) -> Image.Image:
         part.resize((max(1, round(part.width * height / part.height)), height))
         for part in (first, second)
     ]
-    whole = Image.new("RGB", (sum(part.width for part in parts) + GAP, height), "white")
+    whole = Image.new("RGB", (sum(part.width for part in parts) + gap, height), "white")
     whole.paste(parts[0], (0, 0))
-    whole.paste(parts[1], (parts[0].width + GAP, 0))
+    whole.paste(parts[1], (parts[0].width + gap, 0))
     return whole

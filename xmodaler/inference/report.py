@@ -80,7 +80,8 @@ def make_report(
         image_folder: Where the pictures to show are; by default DATALOADER.IMAGE_FOLDER, which is
             empty for models on features.
         device: Where the model runs.
-        attention: Show where the words of phrases looked; of captions it is always shown.
+        attention: Show where the words of phrases, statements and questions looked; of captions
+            it is always shown.
 
     Returns:
         The path of the report.
@@ -123,11 +124,11 @@ def _samples(
     if isinstance(loaded, Captioner):
         return caption_samples(loaded, stage, count, folder), "pictures"
     if isinstance(loaded, Answerer):
-        return answer_samples(loaded, stage, count, folder), "questions"
+        return answer_samples(loaded, stage, count, folder, attention), "questions"
     if isinstance(loaded, Grounder):
         return grounding_samples(loaded, stage, count, attention), "phrases"
     if isinstance(loaded, Comparer):
-        return comparison_samples(loaded, stage, count), "statements"
+        return comparison_samples(loaded, stage, count, attention), "statements"
     if isinstance(loaded, Chooser):
         return choice_samples(loaded, stage, count, folder), "questions"
     if isinstance(loaded, Retriever):

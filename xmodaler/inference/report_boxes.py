@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from xmodaler.config import CfgNode
 from xmodaler.datasets.bad_samples import SampleError
 from xmodaler.datasets.build import DATASETS_REGISTRY, build_dataset_mapper
@@ -50,13 +52,16 @@ def grounding_samples(
     return samples
 
 
-def comparison_samples(comparer: Comparer, stage: str, count: int) -> list[Sample]:
+def comparison_samples(
+    comparer: Comparer, stage: str, count: int, attention: bool = False
+) -> list[Sample]:
     """Statements spread evenly over a split, with both pictures and what the model thinks.
 
     Args:
         comparer: The model.
         stage: ``"test"`` or ``"val"``.
         count: Statements to show.
+        attention: Show where the words looked.
     """
     samples = []
     mapper = _mapper(comparer.cfg, stage, JsonReasoningDataset)
@@ -64,7 +69,7 @@ def comparison_samples(comparer: Comparer, stage: str, count: int) -> list[Sampl
         statement = record["texts"][0]
         try:
             pictures = [mapper.source.load(visual) for visual in record["visual"]]
-            found = comparer.compare(*pictures, statement)
+            found = comparer.compare(*pictures, statement, return_attention=attention)
         except (UserError, SampleError):
             continue
         label = record.get("label")
@@ -75,6 +80,11 @@ def comparison_samples(comparer: Comparer, stage: str, count: int) -> list[Sampl
             "caption": str(found),
             "bars": [(name, share, label == (name == "true")) for name, share in shares.items()],
         }
+        if found.attention is not None:  # over two equal halves
+            first, second = pictures
+            sample["image"] = side_by_side(first, second.resize(first.size), gap=0)
+            maps = np.concatenate(found.attention, axis=2)
+            sample |= {"words": list(found.words), "attention": maps}
         samples.append(sample)
     return samples
 

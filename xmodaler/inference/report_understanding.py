@@ -35,7 +35,9 @@ _HITS = 6
 Sample = dict[str, Any]
 
 
-def answer_samples(answerer: Answerer, stage: str, count: int, folder: str) -> list[Sample]:
+def answer_samples(
+    answerer: Answerer, stage: str, count: int, folder: str, attention: bool = False
+) -> list[Sample]:
     """Questions spread evenly over a split, with the model's answers as bars.
 
     Args:
@@ -43,6 +45,7 @@ def answer_samples(answerer: Answerer, stage: str, count: int, folder: str) -> l
         stage: ``"test"`` or ``"val"``.
         count: Questions to show.
         folder: Where the pictures are, or ''.
+        attention: Show where the words of questions looked, of models with fusion layers.
     """
     mapper = _mapper(answerer.cfg, stage, stage)
     if mapper is None:
@@ -50,7 +53,9 @@ def answer_samples(answerer: Answerer, stage: str, count: int, folder: str) -> l
     truths = _truths(answerer, stage)
     samples = []
     for record, sample in _records(mapper, answerer.cfg, count):
-        (answer,) = answerer.answer_batch([(sample, [record["question"]])])
+        (answer,) = answerer.answer_batch(
+            [(sample, [record["question"]])], return_attention=attention
+        )
         truth = truths.get(canonical_id(record["question_id"])) or _own_truth(answerer, record)
         can_score = truth.can_score
         scores = {"accuracy": truth.accuracy(answer.text)} if can_score else {}
@@ -62,6 +67,8 @@ def answer_samples(answerer: Answerer, stage: str, count: int, folder: str) -> l
                 "bars": [(t, p, can_score and truth.accuracy(t) > 0) for t, p in answer],
                 "references": _people(truth),
                 "scores": scores,
+                "words": list(answer.words),
+                "attention": answer.attention,
             }
         )
     return samples
