@@ -75,13 +75,14 @@ def comparison_samples(
         label = record.get("label")
         shares = {"true": found.probability, "false": 1 - found.probability}
         sample = {
-            "image": side_by_side(*pictures),
             "question": statement,
             "caption": str(found),
             "bars": [(name, share, label == (name == "true")) for name, share in shares.items()],
         }
-        if found.attention is not None:  # over two equal halves
-            first, second = pictures
+        first, second = pictures
+        if found.attention is None:
+            sample["image"] = side_by_side(first, second)
+        else:  # over two equal halves
             sample["image"] = side_by_side(first, second.resize(first.size), gap=0)
             maps = np.concatenate(found.attention, axis=2)
             sample |= {"words": list(found.words), "attention": maps}
