@@ -1,9 +1,11 @@
 """Batches of pre-training lines are what the model of X²-VLM takes."""
 
 import base64
+import importlib
 import io
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,7 +23,13 @@ WORDS = [
 
 
 @pytest.fixture
-def cfg(tmp_path):
+def one_layer(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[1] / "engine"))
+    return importlib.import_module("toy_x2vlm").ONE_LAYER
+
+
+@pytest.fixture
+def cfg(tmp_path, one_layer):
     (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
     cfg = get_cfg()
     cfg.MODEL.META_ARCHITECTURE = "X2VLMPretrain"
@@ -36,24 +44,7 @@ def cfg(tmp_path):
         "MODEL.VOCAB_SIZE": len(WORDS),
         "MODEL.MAX_SEQ_LEN": 10,
         "MODEL.PRETRAINING.MODEL_NAME": str(tmp_path / "vocab.txt"),
-        "MODEL.VISION.PATCH_SIZE": 8,
-        "MODEL.VISION.WIDTH": 16,
-        "MODEL.VISION.LAYERS": 1,
-        "MODEL.VISION.HEADS": 2,
-        "MODEL.TOKEN_EMBED.DIM": 16,
-        "MODEL.TOKEN_EMBED.USE_NORM": True,
-        "MODEL.TOKEN_EMBED.PADDING_IDX": 0,
-        "MODEL.TOKEN_EMBED.POSITION": "NNEmbeddingEncoding",
-        "MODEL.TOKEN_EMBED.POSITION_MAX_LEN": 16,
-        "MODEL.TOKEN_EMBED.TYPE_VOCAB_SIZE": 2,
-        "MODEL.BERT.HIDDEN_SIZE": 16,
-        "MODEL.BERT.NUM_ATTENTION_HEADS": 2,
-        "MODEL.BERT.INTERMEDIATE_SIZE": 32,
-        "MODEL.BERT.NUM_HIDDEN_LAYERS": 1,
-        "MODEL.FUSION.LAYERS": 1,
-        "MODEL.FUSION.MEMORY_WIDTH": 16,
-        "MODEL.X2VLM.EMBED_DIM": 8,
-        "DATALOADER.IMAGE_SIZE": 32,
+        **one_layer,
         "DATALOADER.MAX_FEAT_NUM": 2,
         "DATALOADER.LINES.IMAGE_IN_LINE": True,
     }
